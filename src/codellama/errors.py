@@ -1,0 +1,63 @@
+"""Every exception of the package.
+
+    CodeLlamaError
+    ├── ConfigError        a settings file, a flag or a model configuration that cannot be honoured
+    ├── CheckpointError    a model file that is damaged, incomplete or of the wrong kind
+    ├── PromptError        text that cannot become a prompt
+    ├── RequestError       a request that can never be served
+    │   └── ContextTooLong
+    ├── OutOfMemory        the key/value cache or the machine is too small
+    └── MissingExtra       an optional part of the package is not installed
+
+A message says where, what was found and what was expected; `hint` says what to do.
+"""
+
+from __future__ import annotations
+
+
+class CodeLlamaError(Exception):
+    """Base of all errors a caller may want to catch.
+
+    `hint` is one clause telling the reader what to do next; it is also attached as a note, so that
+    a traceback shows it.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+        if hint is not None:
+            self.add_note(f"→ {hint}")
+
+
+class ConfigError(CodeLlamaError):
+    """A setting or a model configuration that cannot be honoured."""
+
+
+class CheckpointError(CodeLlamaError):
+    """A model file that is damaged, incomplete or not what it claims to be."""
+
+
+class PromptError(CodeLlamaError):
+    """Text or messages that cannot be turned into a prompt."""
+
+
+class RequestError(CodeLlamaError):
+    """A request that can never be served as it stands."""
+
+
+class ContextTooLong(RequestError):
+    """Prompt and answer do not fit the context."""
+
+
+class OutOfMemory(CodeLlamaError):
+    """The key/value cache, or the machine, is too small for what was asked."""
+
+
+class MissingExtra(CodeLlamaError):
+    """A feature needs an optional part of the package that is not installed."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(
+            f"{feature} needs the `{extra}` extra, which is not installed",
+            hint=f"pip install 'codellama[{extra}]'",
+        )
