@@ -1,0 +1,53 @@
+# Every target makes what it needs: nothing has to be installed by hand but Python, make and a C++ compiler.
+
+PYTHON ?= python3
+DEMO   := .venv-demo
+DEV    := .venv-dev
+PIP    := --disable-pip-version-check --quiet
+NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
+
+.PHONY: demo setup test test-slow test-gpu check fix check-native bench docs nano-cpu clean native
+
+demo: $(DEMO)/installed
+	$(DEMO)/bin/python examples/demo.py
+
+$(DEMO)/installed: pyproject.toml $(NATIVE) $(shell find src -name '*.py')
+	test -x $(DEMO)/bin/python || $(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/pip install $(PIP) .
+	touch $@
+
+setup: $(DEV)/installed
+
+$(DEV)/installed: pyproject.toml constraints.txt
+	test -x $(DEV)/bin/python || $(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/pip install $(PIP) -c constraints.txt "scikit-build-core>=0.11" "nanobind>=2.9" ninja
+	$(DEV)/bin/pip install $(PIP) -c constraints.txt --no-build-isolation -e ".[dev]"
+	touch $@
+
+test: $(DEV)/installed
+	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network"
+
+test-slow: $(DEV)/installed
+	$(DEV)/bin/python -m pytest -m "slow"
+
+test-gpu: $(DEV)/installed
+	$(DEV)/bin/python -m pytest -m "gpu"
+
+check: $(DEV)/installed
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/mypy
+	$(DEV)/bin/mkdocs build --strict --quiet --site-dir build/site
+
+fix: $(DEV)/installed
+	$(DEV)/bin/ruff format .
+	$(DEV)/bin/ruff check --fix .
+
+bench: $(DEV)/installed
+	$(DEV)/bin/python benchmarks/decode.py
+
+docs: $(DEV)/installed
+	$(DEV)/bin/mkdocs build --strict --site-dir build/site
+
+clean:
+	rm -rf build dist .venv-demo .venv-dev .mypy_cache .pytest_cache .ruff_cache
