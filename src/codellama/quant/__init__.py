@@ -1,0 +1,1 @@
+"""Quantised block formats: GGUF's own, in memory as on disk."""
