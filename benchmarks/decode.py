@@ -1,0 +1,123 @@
+"""Single-stream decode of the shipped model: this package against `transformers`.
+
+Both run the same weights in float32 on the same prompt, interleaved in one process with the same
+number of threads; each figure is the median of the repetitions. Writes
+`results/<date>_decode_<machine>.json` beside this file.
+
+    python benchmarks/decode.py [--repeat 5] [--tokens 200] [--no-save]
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from codellama import LLM, SamplingParams
+from codellama.checkpoint.convert import convert
+
+PROMPT = 'def fibonacci(n):\n    """Return the n-th Fibonacci number."""\n'
+RESULTS = Path(__file__).parent / "results"
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def commit() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--no-save", action="store_true", help="print only")
+    args = parser.parse_args()
+    n_threads = len(os.sched_getaffinity(0))
+    torch.set_num_threads(n_threads)
+
+    llm = LLM.load("nano", n_threads=n_threads)
+    params = SamplingParams(temperature=0.0, max_tokens=args.tokens, ignore_eos=True)
+    prompt = torch.tensor([llm.tokenizer.encode(PROMPT, bos=True)])
+    with tempfile.TemporaryDirectory() as folder:
+        convert("nano", Path(folder) / "nano", dtype="F32")
+        peer = AutoModelForCausalLM.from_pretrained(Path(folder) / "nano", dtype="float32")
+
+    def ours() -> list[int]:
+        return list(llm.complete(PROMPT, params).token_ids)
+
+    @torch.inference_mode()
+    def theirs() -> list[int]:
+        out = peer.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=args.tokens,
+            min_new_tokens=args.tokens,
+            do_sample=False,
+            pad_token_id=2,
+        )
+        return [int(token) for token in out[0, prompt.shape[1] :]]
+
+    runs: dict[str, list[float]] = {"codellama": [], "transformers": []}
+    for i in range(args.repeat + 1):  # the first round warms up
+        for name, generate in (("codellama", ours), ("transformers", theirs)):
+            start = time.perf_counter()
+            ids = generate()
+            elapsed = time.perf_counter() - start
+            if len(ids) != args.tokens:
+                sys.exit(f"{name} gave {len(ids)} tokens instead of {args.tokens}")
+            if i:
+                runs[name].append(args.tokens / elapsed)
+    medians = {name: statistics.median(values) for name, values in runs.items()}
+    ratio = medians["codellama"] / medians["transformers"]
+    for name, values in runs.items():
+        print(f"{name:13} {medians[name]:8.0f} tok/s   [{min(values):.0f}-{max(values):.0f}]")
+    print(f"ratio         {ratio:8.1f} x")
+    if args.no_save:
+        return
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    machine = cpu_name().replace(" ", "-")
+    record = {
+        "theme": "decode, one stream, nano, float32, prompt and tokens included in the time",
+        "date": today,
+        "commit": commit(),
+        "command": "python benchmarks/decode.py " + " ".join(sys.argv[1:]),
+        "cpu": cpu_name(),
+        "n_threads": n_threads,
+        "simd": llm.simd,
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("codellama", "torch", "transformers", "numpy")
+        },
+        "tokens": args.tokens,
+        "tok_s": runs,
+        "median_tok_s": medians,
+        "ratio": ratio,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{today}_decode_{machine}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()
