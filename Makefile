@@ -9,7 +9,12 @@ NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 .PHONY: demo setup test test-slow test-gpu check fix check-native bench docs nano-cpu clean native
 
 demo: $(DEMO)/installed
-	$(DEMO)/bin/python examples/demo.py
+	@for verb in \
+	  'complete "def fibonacci(n):" --max-tokens 64' \
+	  'infill examples/shapes.py --at 7:14' \
+	  'chat "Write a function that adds two numbers."'; do \
+	  printf '\n$$ codellama %s\n' "$$verb"; eval "$(DEMO)/bin/codellama $$verb" || exit 1; \
+	done
 
 $(DEMO)/installed: pyproject.toml $(NATIVE) $(shell find src -name '*.py')
 	test -x $(DEMO)/bin/python || $(PYTHON) -m venv $(DEMO)
