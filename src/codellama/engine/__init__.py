@@ -1,0 +1,1 @@
+"""Sequences grown together over one paged cache: schedule, run, sample, advance."""
