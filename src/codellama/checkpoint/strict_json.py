@@ -1,0 +1,71 @@
+"""JSON from strangers: bounded before it is parsed, and read strictly.
+
+Standard JSON only. Python's own reader also lets through duplicate keys, NaN, infinities and
+nesting deep enough to exhaust the stack, and one short file can blow up into many small objects.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from codellama.checkpoint.files import quoted
+from codellama.errors import CheckpointError
+
+MAX_VALUES = 1 << 18  # commas: bounds the objects that parsing makes
+
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+
+
+def parse_object(data: bytes, where: str, *, max_depth: int = 32) -> dict[str, Any]:
+    """The JSON object in `data`, whose size the caller has bounded.
+
+    Raises:
+        CheckpointError: not UTF-8, not JSON, not an object, a key twice in one object, a number
+            that is not finite, nested deeper than `max_depth`, or more than 2^18 values.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{where}: is not UTF-8 at byte {error.start}") from error
+    if data.count(b",") > MAX_VALUES:
+        raise CheckpointError(f"{where}: has more than {MAX_VALUES} values")
+    if _depth(data) > max_depth:
+        raise CheckpointError(f"{where}: is nested deeper than {max_depth} levels")
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) != len(items):
+            twice, _ = Counter(key for key, _ in items).most_common(1)[0]
+            raise CheckpointError(f"{where}: has the key {quoted(twice)} twice")
+        return found
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        if not math.isfinite(value):
+            raise CheckpointError(f"{where}: has the number {quoted(digits)}, which is not finite")
+        return value
+
+    try:
+        found = json.loads(text, object_pairs_hook=pairs, parse_float=number, parse_constant=number)
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, or an endless row of digits
+        reason = str(error) if isinstance(error, json.JSONDecodeError) else "a number is too long"
+        raise CheckpointError(f"{where}: is not JSON: {reason}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{where}: is not a JSON object")
+    return found
+
+
+def _depth(data: bytes) -> int:
+    """How deep brackets nest outside strings."""
+    brackets = np.frombuffer(_STRINGS.sub(b"", data).translate(None, _NOT_BRACKETS), np.uint8)
+    if not brackets.size:
+        return 0
+    is_open = (brackets == ord("{")) | (brackets == ord("["))
+    return int(np.cumsum(np.where(is_open, 1, -1).astype(np.int8), dtype=np.int32).max())
