@@ -18,6 +18,7 @@ import os
 import stat
 import weakref
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTT
 class SourceFile:
     """An open regular file that is read by offset and may not change meanwhile.
 
-    The descriptor closes with `close()` or when the object is forgotten.
+    The descriptor closes at the end of a `with` block, or when the object is forgotten.
     """
 
     def __init__(self, path: Path, fd: int) -> None:
@@ -44,6 +45,12 @@ class SourceFile:
         found = os.fstat(fd)
         self.size = found.st_size
         self._identity = (found.st_size, found.st_mtime_ns)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._close()

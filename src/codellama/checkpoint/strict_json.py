@@ -19,7 +19,7 @@ from codellama.errors import CheckpointError
 
 MAX_VALUES = 1 << 18  # commas: bounds the objects that parsing makes
 
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
 
@@ -28,7 +28,8 @@ def parse_object(data: bytes, where: str, *, max_depth: int = 32) -> dict[str, A
 
     Raises:
         CheckpointError: not UTF-8, not JSON, not an object, a key twice in one object, a number
-            that is not finite, nested deeper than `max_depth`, or more than 2^18 values.
+            that is not finite or has more than 20 digits, nested deeper than `max_depth`, or more
+            than 2^18 values.
     """
     try:
         text = data.decode("utf-8")
@@ -52,11 +53,21 @@ def parse_object(data: bytes, where: str, *, max_depth: int = 32) -> dict[str, A
             raise CheckpointError(f"{where}: has the number {quoted(digits)}, which is not finite")
         return value
 
+    def integer(digits: str) -> int:
+        if len(digits) > 20:
+            raise CheckpointError(f"{where}: has the number {quoted(digits)}, which is too long")
+        return int(digits)
+
     try:
-        found = json.loads(text, object_pairs_hook=pairs, parse_float=number, parse_constant=number)
-    except (ValueError, RecursionError) as error:  # JSONDecodeError, or an endless row of digits
-        reason = str(error) if isinstance(error, json.JSONDecodeError) else "a number is too long"
-        raise CheckpointError(f"{where}: is not JSON: {reason}") from error
+        found = json.loads(
+            text,
+            object_pairs_hook=pairs,
+            parse_float=number,
+            parse_int=integer,
+            parse_constant=number,
+        )
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{where}: is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{where}: is not a JSON object")
     return found
