@@ -1,0 +1,49 @@
+"""The flags that name a model and how it runs, and loading it with a line about what it is."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from codellama.cli.sampling import describe
+from codellama.cli.terminal import Console
+
+if TYPE_CHECKING:
+    from codellama.engine.llm import LLM
+    from codellama.engine.params import SamplingParams
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The flags `load` reads."""
+    group = parser.add_argument_group("model")
+    add = group.add_argument
+    add("--model", default="nano", metavar="M", help="nano, a hub name, or the path of a folder or "
+        ".gguf file (default: nano)")  # fmt: skip
+    add("--max-seq-len", type=int, metavar="N", help="tokens of context (default: the model's)")
+    add("--threads", type=int, metavar="N", help="threads of the cpu engine (default: all cores)")
+    add("--engine", choices=("cpu", "torch"), default="cpu", help="default: cpu")
+    add(
+        "--allow-control",
+        action="store_true",
+        help="let the text spell control tokens, such as <PRE>, instead of refusing it",
+    )
+
+
+def load(args: Namespace, params: SamplingParams, console: Console) -> LLM:
+    """Loads the model and says what it is, how it runs and how it will be sampled.
+
+    Raises:
+        CodeLlamaError: it cannot be loaded.
+    """
+    from codellama.engine.llm import LLM
+
+    llm = LLM.load(
+        args.model,
+        engine=args.engine,
+        max_seq_len=args.max_seq_len,
+        n_threads=args.threads,
+    )
+    for note in llm.notes:
+        console.say(note)
+    console.say(f"{llm.description} · {describe(params)}")
+    return llm
