@@ -17,7 +17,7 @@ import numpy as np
 from codellama.checkpoint.files import quoted
 from codellama.errors import CheckpointError
 
-MAX_VALUES = 1 << 18  # commas: bounds the objects that parsing makes
+MAX_VALUES = 1 << 17  # bounds the objects that parsing makes, and so the memory it takes
 
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
@@ -29,13 +29,15 @@ def parse_object(data: bytes, where: str, *, max_depth: int = 32) -> dict[str, A
     Raises:
         CheckpointError: not UTF-8, not JSON, not an object, a key twice in one object, a number
             that is not finite or has more than 20 digits, nested deeper than `max_depth`, or more
-            than 2^18 values.
+            than 2^17 values.
     """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{where}: is not UTF-8 at byte {error.start}") from error
-    if data.count(b",") > MAX_VALUES:
+    # Marks inside strings count too: nothing a model folder holds comes near the bounds.
+    marks = max(map(data.count, (b",", b"[", b"]", b"{", b"}", b"\\")))
+    if marks > MAX_VALUES or data.count(b'"') > 2 * MAX_VALUES:
         raise CheckpointError(f"{where}: has more than {MAX_VALUES} values")
     if _depth(data) > max_depth:
         raise CheckpointError(f"{where}: is nested deeper than {max_depth} levels")
