@@ -1,0 +1,257 @@
+"""Add requests, step, take what comes out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+
+from codellama.engine.batch import flatten
+from codellama.engine.blocks import BlockPool, Content
+from codellama.engine.completion import Completion, Piece, Timings
+from codellama.engine.params import SamplingParams
+from codellama.engine.plan import EnginePlan
+from codellama.engine.prompts import Prompt
+from codellama.engine.reply import Reply
+from codellama.engine.sampler import Kernel, Sampler
+from codellama.engine.scheduler import Scheduler, Work
+from codellama.engine.sequence import Draw, Failure, Sequence
+from codellama.errors import ContextTooLong, RequestError
+from codellama.runners import Runner
+from codellama.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a step added to a request."""
+
+    request_id: int
+    piece: Piece
+
+
+@dataclass(slots=True)
+class _Request:
+    sequence: Sequence
+    added_at: float
+    started_at: float | None = None
+    first_token_at: float | None = None
+
+
+class Engine:
+    """Runs any number of requests over one runner.
+
+    Every request that `add` accepts ends exactly once, with the piece that carries its completion:
+    from `step`, or from `abort`. What a request says depends on its prompt, parameters and seed,
+    never on what else is running. Not for use from several threads at a time.
+
+    Args:
+        runner: computes; its cache holds `plan.n_blocks` blocks.
+        tokenizer: decodes replies.
+        kernel: samples.
+        clock: seconds, for the timings.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        tokenizer: Tokenizer,
+        plan: EnginePlan,
+        kernel: Kernel,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        assert runner.n_blocks >= plan.n_blocks, "the runner's cache is smaller than planned"
+        assert runner.block_size == plan.block_size, "runner and plan disagree on the block size"
+        self.plan = plan
+        self._runner = runner
+        self._tokenizer = tokenizer
+        self._n_ids = min(tokenizer.n_vocab, runner.config.vocab_size)
+        self._sampler = Sampler(kernel, self._n_ids)
+        self._clock = clock
+        self._ids = count()
+        self._requests: dict[int, _Request] = {}
+        self.pool = BlockPool(plan.n_blocks, plan.block_size)
+        self.scheduler = Scheduler(
+            self.pool,
+            max_running=plan.max_num_seqs,
+            step_tokens=plan.step_tokens,
+            share_prefixes=plan.share_prefixes,
+        )
+
+    @property
+    def n_requests(self) -> int:
+        """Requests that have not ended."""
+        return len(self._requests)
+
+    def check(self, prompt: Prompt, params: SamplingParams) -> None:
+        """Refuses what could never be served.
+
+        Raises:
+            ContextTooLong: the prompt leaves no room for an answer.
+            RequestError: an id is outside the vocabulary.
+        """
+        limit, n_prompt = self.plan.max_seq_len, len(prompt.ids)
+        if n_prompt >= limit:
+            enough = limit
+            while enough <= n_prompt:
+                enough *= 2
+            raise ContextTooLong(
+                f"the prompt has {n_prompt} tokens and this model was loaded to keep {limit}",
+                hint=f"shorten it by {n_prompt - limit + 1} tokens or more, to leave room for an "
+                f"answer, or load the model with --max-seq-len {enough}",
+            )
+        if not prompt.ids:
+            raise RequestError("the prompt has no tokens, and a reply needs one to begin from")
+        ids = np.asarray(prompt.ids)
+        if ids.min() < 0 or ids.max() >= self._runner.config.vocab_size:
+            bad = next(i for i in prompt.ids if not 0 <= i < self._runner.config.vocab_size)
+            raise RequestError(
+                f"the prompt has the token id {bad}, and this model's ids go from 0 to "
+                f"{self._runner.config.vocab_size - 1}"
+            )
+        outside = [token for token in params.logit_bias if token >= self._n_ids]
+        if outside:
+            raise RequestError(
+                f"`logit_bias` names the token id {outside[0]}, and this model's ids go from 0 to "
+                f"{self._n_ids - 1}"
+            )
+
+    def add(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        *,
+        seed: int | None = None,
+        scope: bytes = b"",
+    ) -> int:
+        """Accepts a request and returns the id that its outputs carry.
+
+        Args:
+            prompt: what to continue.
+            params: how to draw the reply.
+            seed: instead of that of `params`; with neither, one is drawn.
+            scope: requests of different scopes do not find each other's tokens in the cache.
+
+        Raises:
+            RequestError: see `check`.
+        """
+        self.check(prompt, params)
+        if seed is None:
+            seed = params.seed
+        if seed is None:
+            seed = int.from_bytes(os.urandom(8), "little")
+        longest = self.plan.max_seq_len
+        if params.max_tokens is not None:
+            longest = min(longest, len(prompt.ids) + params.max_tokens)
+        sequence = Sequence(
+            request_id=next(self._ids),
+            prompt_ids=prompt.ids,
+            stop_ids=prompt.stop_ids,
+            params=params,
+            seed=seed,
+            max_len=longest,
+            scope=Content.root(scope),
+            reply=Reply(
+                self._tokenizer.stream_decoder(bare=prompt.bare),
+                params.stops,
+                with_logprobs=params.logprobs is not None,
+            ),
+        )
+        self._requests[sequence.request_id] = _Request(sequence, self._clock())
+        self.scheduler.add(sequence)
+        return sequence.request_id
+
+    def step(self) -> list[Output]:
+        """Runs one batch; returns what it added to the requests that grew or ended."""
+        work = self.scheduler.schedule()
+        if not work:
+            return []
+        self._note_start(work)
+        results = self._compute(work)
+        return self._outputs(self.scheduler.advance(work, results))
+
+    def abort(self, request_id: int) -> Output | None:
+        """Ends a request and frees its blocks at once; None if it has ended already."""
+        request = self._requests.get(request_id)
+        if request is None:
+            return None
+        self.scheduler.finish(request.sequence, "abort")
+        return self._outputs([request.sequence])[0]
+
+    def _compute(self, work: list[Work]) -> list[Draw | Failure | None]:
+        """One result for each share of the step.
+
+        If the batch as a whole fails, its parts are run apart, so that what cannot be computed ends
+        alone: writing the same keys and values twice changes nothing.
+        """
+        try:
+            return self._run(work)
+        except Exception as error:
+            if len(work) == 1:
+                return [Failure(f"{type(error).__name__}: {error}")]
+        return [result for item in work for result in self._compute([item])]
+
+    def _run(self, work: list[Work]) -> list[Draw | Failure | None]:
+        logits = self._runner.run(flatten(work))  # the only line that touches the device
+        due = [item.sequence for item in work if item.draws]
+        draws = iter(self._sampler.draw(logits, due) if due else [])
+        return [next(draws) if item.draws else None for item in work]
+
+    def _note_start(self, work: Iterable[Work]) -> None:
+        now = self._clock()
+        for item in work:
+            request = self._requests[item.sequence.request_id]
+            if request.started_at is None:
+                request.started_at = now
+
+    def _outputs(self, sequences: Iterable[Sequence]) -> list[Output]:
+        now = self._clock()
+        outputs = []
+        for sequence in sequences:
+            request = self._requests[sequence.request_id]
+            if request.first_token_at is None:
+                request.first_token_at = now
+            text, token_ids, logprobs = sequence.reply.take()
+            completion = None
+            if sequence.finish_reason is not None:
+                completion = _completion(request, now)
+                del self._requests[sequence.request_id]
+            piece = Piece(
+                text=text,
+                token_ids=token_ids,
+                logprobs=logprobs,
+                finish_reason=sequence.finish_reason,
+                completion=completion,
+            )
+            outputs.append(Output(sequence.request_id, piece))
+        return outputs
+
+
+def _completion(request: _Request, now: float) -> Completion:
+    sequence, reply = request.sequence, request.sequence.reply
+    assert sequence.finish_reason is not None, "only what has ended is complete"
+    started = now if request.started_at is None else request.started_at
+    first = now if request.first_token_at is None else request.first_token_at
+    n_reused = sequence.n_reused or 0
+    return Completion(
+        text=reply.text,
+        token_ids=tuple(reply.token_ids),
+        finish_reason=sequence.finish_reason,
+        logprobs=None if reply.logprobs is None else tuple(reply.logprobs),
+        prompt_tokens=sequence.n_prompt,
+        cached_tokens=n_reused,
+        seed=sequence.seed,
+        timings=Timings(
+            prompt_tokens=sequence.n_prompt,
+            cached_tokens=n_reused,
+            completion_tokens=len(reply.token_ids),
+            queue_s=started - request.added_at,
+            prefill_s=first - started,
+            decode_s=now - first,
+        ),
+        error=sequence.error,
+    )

@@ -1,0 +1,329 @@
+"""A model and everything around it, in a few calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, overload
+
+from codellama import checkpoint
+from codellama.checkpoint.hub import resolve
+from codellama.engine.completion import Completion, Piece
+from codellama.engine.engine import Engine
+from codellama.engine.params import SamplingParams
+from codellama.engine.plan import EnginePlan, free_memory, make_plan
+from codellama.engine.prompts import (
+    ChatForm,
+    Messages,
+    Order,
+    Prompt,
+    chat_prompt,
+    completion_prompt,
+    infill_prompt,
+)
+from codellama.engine.sampler import Kernel, native_kernel
+from codellama.engine.shared import SharedEngine
+from codellama.errors import ConfigError
+from codellama.model.config import ModelConfig
+from codellama.runners import Runner, load_runner
+from codellama.text.tokenizer import Tokenizer
+
+Texts = list[str] | tuple[str, ...]
+
+
+class LLM:
+    """A loaded model that completes, infills and chats.
+
+    One text gives one `Completion`, a list of texts a list of them, computed together; with `n`,
+    each becomes a list of n replies that share one reading of the prompt. Replies go to the end of
+    the context at most: `max_tokens` that reach beyond it end there, with finish reason "length".
+
+    Calls from several threads, and streams read in turns, share the engine step by step. Ctrl-C and
+    a stream that is closed early abort their own requests and free what they held.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        tokenizer: Tokenizer,
+        plan: EnginePlan,
+        *,
+        kernel: Kernel | None = None,
+        eos_ids: tuple[int, ...] = (),
+        chat_form: ChatForm | None = None,
+        notes: tuple[str, ...] = (),
+        description: str = "",
+    ) -> None:
+        if chat_form == "step" and tokenizer.step_id is None:
+            raise ConfigError("chat form 'step' needs a <step> token, and this model has none")
+        self.config: ModelConfig = runner.config
+        self.tokenizer = tokenizer
+        self.plan = plan
+        self.chat_form = chat_form
+        self.notes = notes
+        self.description = description
+        self._eos_ids = eos_ids
+        self._engine = SharedEngine(
+            Engine(runner, tokenizer, plan, native_kernel() if kernel is None else kernel)
+        )
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path = "nano",
+        *,
+        engine: Literal["cpu", "torch"] = "cpu",
+        max_seq_len: int | None = None,
+        max_num_seqs: int = 16,
+        n_threads: int | None = None,
+        device: str | None = None,
+        chat_form: ChatForm | None = None,
+        share_prefixes: bool = True,
+    ) -> Self:
+        """Loads a checkpoint.
+
+        Args:
+            path: "nano", a Hugging Face or Meta directory, a .gguf file, or a hub name such as
+                "codellama/CodeLlama-7b-hf".
+            engine: "cpu" runs the native core, "torch" PyTorch.
+            max_seq_len: tokens of prompt and reply together; None keeps the model's context.
+            max_num_seqs: replies computed at the same time, at most.
+            n_threads: threads of the native core; None takes every core.
+            device: PyTorch's device.
+            chat_form: the form of conversations, where the files do not say or are wrong.
+            share_prefixes: whether prompts reuse what the cache still holds of earlier ones.
+
+        Raises:
+            CheckpointError: there is no such model, or its files are not what they should be.
+            ConfigError: a setting is out of range.
+            OutOfMemory: the cache for one full context does not fit.
+        """
+        if chat_form not in (None, "inst", "step"):
+            raise ConfigError(f"`chat_form` is {chat_form!r}; expected 'inst', 'step' or None")
+        reader = checkpoint.open(resolve(path))
+        config, notes = reader.config, tuple(reader.notes)
+        plan = make_plan(
+            config,
+            weight_bytes=sum(info.n_bytes for info in reader.infos.values()),
+            kv_bytes_per_value=4,
+            free_bytes=free_memory(),
+            max_seq_len=max_seq_len,
+            max_num_seqs=max_num_seqs,
+            share_prefixes=share_prefixes,
+        )
+        if plan.max_seq_len > config.max_seq_len:
+            notes += (
+                f"the context of {plan.max_seq_len} tokens is longer than the {config.max_seq_len} "
+                "this model was made for; what it writes far out may make no sense",
+            )
+        runner = load_runner(
+            reader,
+            engine=engine,
+            max_seq_len=plan.max_seq_len,
+            n_blocks=plan.n_blocks,
+            block_size=plan.block_size,
+            n_threads=n_threads,
+            device=device,
+        )
+        return cls(
+            runner,
+            reader.tokenizer(),
+            plan,
+            eos_ids=reader.generation.eos_ids,
+            chat_form=reader.chat_form if chat_form is None else chat_form,
+            notes=notes,
+            description=f"{reader.path.name}: {config.n_params / 1e9:.3g}B parameters, "
+            f"{engine} engine, {plan.describe()}",
+        )
+
+    @property
+    def max_seq_len(self) -> int:
+        """Tokens of prompt and reply together, at most."""
+        return self.plan.max_seq_len
+
+    @property
+    def has_infill(self) -> bool:
+        """Whether the model's vocabulary has the pieces that infilling needs."""
+        return self.tokenizer.has_infill
+
+    def completion_ids(self, prompt: str, *, allow_control: bool = False) -> tuple[int, ...]:
+        """The ids that `complete` runs for a prompt."""
+        return self._completion(prompt, allow_control).ids
+
+    def infill_ids(
+        self, *, prefix: str, suffix: str, order: Order = "psm", allow_control: bool = False
+    ) -> tuple[int, ...]:
+        """The ids that `infill` runs for a hole."""
+        return self._infill(prefix, suffix, order, allow_control).ids
+
+    def chat_ids(self, messages: Messages, *, allow_control: bool = False) -> tuple[int, ...]:
+        """The ids that `chat` runs for a conversation."""
+        return self._chat(messages, allow_control).ids
+
+    @overload
+    def complete(
+        self, prompt: str, params: SamplingParams | None = None, *, n: None = None,
+        allow_control: bool = False,
+    ) -> Completion: ...  # fmt: skip
+    @overload
+    def complete(
+        self, prompt: str, params: SamplingParams | None = None, *, n: int,
+        allow_control: bool = False,
+    ) -> list[Completion]: ...  # fmt: skip
+    @overload
+    def complete(
+        self, prompt: Texts, params: SamplingParams | None = None, *, n: None = None,
+        allow_control: bool = False,
+    ) -> list[Completion]: ...  # fmt: skip
+    @overload
+    def complete(
+        self, prompt: Texts, params: SamplingParams | None = None, *, n: int,
+        allow_control: bool = False,
+    ) -> list[list[Completion]]: ...  # fmt: skip
+    def complete(
+        self,
+        prompt: str | Texts,
+        params: SamplingParams | None = None,
+        *,
+        n: int | None = None,
+        allow_control: bool = False,
+    ) -> Any:
+        """Continues a text, or each text of a list.
+
+        The prompt followed by the reply is the text that all ids decode to. `allow_control` lets
+        the prompt spell control tokens, such as ` <PRE>`, as it can in the reference.
+
+        Raises:
+            ContextTooLong: a prompt leaves no room for an answer; nothing has run then.
+            PromptError: a text cannot become a prompt.
+            RequestError: the request can never be served.
+        """
+        many = isinstance(prompt, (list, tuple))
+        texts: Any = prompt if many else [prompt]
+        prompts = [self._completion(text, allow_control) for text in texts]
+        replies = self._run(prompts, params, n)
+        return replies if many else replies[0]
+
+    @overload
+    def infill(
+        self, *, prefix: str, suffix: str, params: SamplingParams | None = None,
+        order: Order = "psm", n: None = None, allow_control: bool = False,
+    ) -> Completion: ...  # fmt: skip
+    @overload
+    def infill(
+        self, *, prefix: str, suffix: str, params: SamplingParams | None = None,
+        order: Order = "psm", n: int, allow_control: bool = False,
+    ) -> list[Completion]: ...  # fmt: skip
+    def infill(
+        self,
+        *,
+        prefix: str,
+        suffix: str,
+        params: SamplingParams | None = None,
+        order: Order = "psm",
+        n: int | None = None,
+        allow_control: bool = False,
+    ) -> Completion | list[Completion]:
+        """Writes what belongs between two texts: prefix + reply + suffix is the whole.
+
+        Raises:
+            RequestError: the model was not trained to infill, or as for `complete`.
+        """
+        prompt = self._infill(prefix, suffix, order, allow_control)
+        found: Completion | list[Completion] = self._run([prompt], params, n)[0]
+        return found
+
+    @overload
+    def chat(
+        self, messages: Messages, params: SamplingParams | None = None, *, n: None = None,
+        allow_control: bool = False,
+    ) -> Completion: ...  # fmt: skip
+    @overload
+    def chat(
+        self, messages: Messages, params: SamplingParams | None = None, *, n: int,
+        allow_control: bool = False,
+    ) -> list[Completion]: ...  # fmt: skip
+    def chat(
+        self,
+        messages: Messages,
+        params: SamplingParams | None = None,
+        *,
+        n: int | None = None,
+        allow_control: bool = False,
+    ) -> Completion | list[Completion]:
+        """Answers a conversation.
+
+        Messages are mappings with `role` (system, user or assistant) and `content`; the last one is
+        the user's.
+
+        Raises:
+            RequestError: the model has no chat form, or as for `complete`.
+            PromptError: roles are out of order, or a text spells one of the form's own marks.
+        """
+        prompt = self._chat(messages, allow_control)
+        found: Completion | list[Completion] = self._run([prompt], params, n)[0]
+        return found
+
+    def stream(
+        self, prompt: str, params: SamplingParams | None = None, *, allow_control: bool = False
+    ) -> Iterator[Piece]:
+        """Continues a text piece by piece; see `Piece`. Errors as for `complete`, at once."""
+        return self._stream(self._completion(prompt, allow_control), params)
+
+    def stream_infill(
+        self,
+        *,
+        prefix: str,
+        suffix: str,
+        params: SamplingParams | None = None,
+        order: Order = "psm",
+        allow_control: bool = False,
+    ) -> Iterator[Piece]:
+        """Fills a hole piece by piece. Errors as for `infill`, at once."""
+        return self._stream(self._infill(prefix, suffix, order, allow_control), params)
+
+    def stream_chat(
+        self,
+        messages: Messages,
+        params: SamplingParams | None = None,
+        *,
+        allow_control: bool = False,
+    ) -> Iterator[Piece]:
+        """Answers a conversation piece by piece. Errors as for `chat`, at once."""
+        return self._stream(self._chat(messages, allow_control), params)
+
+    def close(self) -> None:
+        """Ends what is running and lets go of the model; open streams end with reason "abort"."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _completion(self, text: str, allow_control: bool) -> Prompt:
+        return completion_prompt(self.tokenizer, text, self._eos_ids, allow_control=allow_control)
+
+    def _infill(self, prefix: str, suffix: str, order: Order, allow_control: bool) -> Prompt:
+        return infill_prompt(self.tokenizer, prefix, suffix, order, allow_control=allow_control)
+
+    def _chat(self, messages: Messages, allow_control: bool) -> Prompt:
+        return chat_prompt(self.tokenizer, messages, self.chat_form, allow_control=allow_control)
+
+    def _run(
+        self, prompts: list[Prompt], params: SamplingParams | None, n: int | None
+    ) -> list[Any]:
+        """For each prompt its completion, or with `n` a list of them."""
+        params = SamplingParams() if params is None else params
+        replies = self._engine.run(prompts, params, 1 if n is None else n)
+        return [one[0] for one in replies] if n is None else list(replies)
+
+    def _stream(self, prompt: Prompt, params: SamplingParams | None) -> Iterator[Piece]:
+        return self._engine.stream(prompt, SamplingParams() if params is None else params)

@@ -1,0 +1,74 @@
+"""What a sequence has said so far, as text that will not change any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as List
+from typing import Protocol
+
+from codellama.engine.completion import FinishReason, TokenLogprob
+from codellama.text.stops import StopFilter
+
+
+class Decoder(Protocol):
+    """Ids one by one to text, never half a character."""
+
+    def push(self, token_id: int) -> str: ...
+
+    def finish(self) -> str: ...
+
+
+class Reply:
+    """Decodes generated tokens, holds back what may become a stop string, and cuts before one.
+
+    A token that completes a stop string is not part of the reply.
+    """
+
+    def __init__(self, decoder: Decoder, stops: List[str], *, with_logprobs: bool) -> None:
+        self._decoder = decoder
+        self._filter = StopFilter(stops)
+        self._parts: list[str] = []
+        self.token_ids: list[int] = []
+        self.logprobs: list[TokenLogprob] | None = [] if with_logprobs else None
+        self._n_parts_taken = 0
+        self._n_tokens_taken = 0
+
+    @property
+    def text(self) -> str:
+        return "".join(self._parts)
+
+    def push(self, token_id: int, logprob: float, top: tuple[tuple[int, float], ...]) -> bool:
+        """Adds a generated token. Returns whether it completed a stop string."""
+        self._show(self._filter.push(self._decoder.push(token_id)))
+        if self._filter.stopped:
+            return True
+        self.token_ids.append(token_id)
+        if self.logprobs is not None:
+            self.logprobs.append(TokenLogprob(token_id=token_id, logprob=logprob, top=top))
+        return False
+
+    def finish(self, reason: FinishReason) -> FinishReason:
+        """Lets go of what was held back; half a character at the end becomes U+FFFD.
+
+        Returns the reason, which is "stop" if that last text completed a stop string.
+        """
+        if not self._filter.stopped:
+            self._show(self._filter.push(self._decoder.finish()))
+        if self._filter.stopped:
+            return "stop" if reason == "length" else reason
+        self._show(self._filter.finish())
+        return reason
+
+    def take(self) -> tuple[str, tuple[int, ...], tuple[TokenLogprob, ...] | None]:
+        """Text, ids and log-probabilities that came since the last call."""
+        text = "".join(self._parts[self._n_parts_taken :])
+        ids = tuple(self.token_ids[self._n_tokens_taken :])
+        logprobs = None
+        if self.logprobs is not None:
+            logprobs = tuple(self.logprobs[self._n_tokens_taken :])
+        self._n_parts_taken = len(self._parts)
+        self._n_tokens_taken = len(self.token_ids)
+        return text, ids, logprobs
+
+    def _show(self, text: str) -> None:
+        if text:
+            self._parts.append(text)
