@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from hostile import (
     SMALLEST,
     Contents,
     contents,
+    flipped,
     outcome,
     safetensors_bytes,
     split_safetensors,
@@ -86,22 +85,6 @@ def test_any_header_bit_flipped_is_an_error_or_changes_nothing(
     # Only the text inside `__metadata__`, which means nothing to the tensors, may take a flip.
     begin = whole.index(b"{", whole.index(b"__metadata__"))
     assert harmless <= set(range(begin, whole.index(b"}", begin)))
-
-
-@contextmanager
-def flipped(path: Path, bit: int) -> Iterator[None]:
-    """One bit of a file turned over for a while, in place: quicker than writing it anew."""
-    with path.open("r+b", buffering=0) as file:
-
-        def turn() -> None:
-            file.seek(bit // 8)
-            byte = file.read(1)[0] ^ 1 << bit % 8
-            file.seek(bit // 8)
-            file.write(bytes([byte]))
-
-        turn()
-        yield
-        turn()
 
 
 def test_a_data_bit_flipped_reaches_its_own_tensor_only(file: Path, expected: Contents) -> None:

@@ -101,7 +101,8 @@ class HuggingFaceReader:
                     "expected inst, step or null"
                 )
             return forms[form]
-        return chat_form_of(self.chat_template, has_step=self.tokenizer().step_id is not None)
+        spoken = chat_form_of(self.chat_template, has_step=False)
+        return spoken or ("step" if self.tokenizer().step_id is not None else None)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """As `Reader.tensors`, in the order of their bytes."""
