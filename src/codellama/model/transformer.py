@@ -83,7 +83,7 @@ def apply_rope(x: Tensor, rope: Rope) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, attn: AttentionMetadata, kv: KV | None) -> Tensor:
     """Causal attention within each sequence: q [T, H, E], k and v [T, K, E] -> [T, H, E]."""
     if attn.row_length is not None:
-        rows = (t.unflatten(0, (-1, attn.row_length)).transpose(1, 2) for t in (q, k, v))
+        rows = (t.view(-1, attn.row_length, *t.shape[1:]).transpose(1, 2) for t in (q, k, v))
         out = _sdpa(*rows, mask=attn.mask)  # [B, H, L, E]
         return out.transpose(1, 2).flatten(0, 1)
     outs = []

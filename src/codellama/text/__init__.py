@@ -1,0 +1,1 @@
+"""Text to ids and back: the tokenizer, prompts for infilling and chat, stop strings."""
