@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -43,7 +44,7 @@ def test_without_colours_nothing_is_changed(pieces: list[str]) -> None:
 @given(st.lists(st.integers(0, len(ANSWER)), max_size=20))
 def test_how_the_stream_is_cut_does_not_matter(cuts: list[int]) -> None:
     at = [0, *sorted(cuts), len(ANSWER)]
-    pieces = [ANSWER[a:b] for a, b in zip(at, at[1:], strict=False)]
+    pieces = [ANSWER[a:b] for a, b in itertools.pairwise(at)]
     assert "".join(highlight(pieces)) == "".join(highlight([ANSWER]))
 
 

@@ -84,7 +84,7 @@ def test_lines_count_from_one(tmp_path: Path, line: int) -> None:
 
 
 def test_bytes_that_are_not_utf8_are_named_by_offset() -> None:
-    with pytest.raises(PromptError, match="a.py: is not UTF-8: byte 0xe9 at offset 3"):
+    with pytest.raises(PromptError, match=r"a\.py: is not UTF-8: byte 0xe9 at offset 3"):
         decode(b"caf\xe9", "a.py")
 
 

@@ -34,6 +34,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "text", metavar="TEXT", nargs="?", help="the question; `-` or a pipe reads standard input"
     )
     parser.add_argument("--system", metavar="TEXT", help="what the model is told beforehand")
+    parser.add_argument(
+        "--chat-form",
+        choices=("inst", "step"),
+        help="the form of the model's conversations (default: what its files say)",
+    )
     terminal.add_color_argument(parser)
     results.add_arguments(parser)
     terminal.add_arguments(parser)
@@ -52,8 +57,8 @@ def run(args: Namespace) -> int:
     llm = loading.load(args, params, console)
     if llm.chat_form is None:
         raise PromptError(
-            f"{args.model} is not a chat model",
-            hint="take an Instruct model, or use `codellama complete`",
+            f"{args.model} does not say that it was trained to chat: it continues text",
+            hint="take an Instruct model, use `codellama complete`, or say --chat-form inst",
         )
     if text is None:
         _converse(llm, args, system, params, console)

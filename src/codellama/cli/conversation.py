@@ -157,7 +157,9 @@ def _session(console: Console) -> PromptSession[str]:
     def _new_line(event: KeyPressEvent) -> None:
         event.current_buffer.newline()
 
-    return PromptSession(multiline=True, key_bindings=keys, history=_history(console))
+    return PromptSession(
+        multiline=True, key_bindings=keys, history=_history(console), reserve_space_for_menu=0
+    )
 
 
 def _history(console: Console) -> History:

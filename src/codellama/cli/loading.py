@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codellama.cli.sampling import describe
+from codellama.cli.sizes import human_count
 from codellama.cli.terminal import Console
+from codellama.model.family import matches
 
 if TYPE_CHECKING:
     from codellama.engine.llm import LLM
@@ -41,9 +44,21 @@ def load(args: Namespace, params: SamplingParams, console: Console) -> LLM:
         args.model,
         engine=args.engine,
         max_seq_len=args.max_seq_len,
+        max_num_seqs=min(args.n, 16),
         n_threads=args.threads,
+        chat_form=getattr(args, "chat_form", None),
     )
     for note in llm.notes:
         console.say(note)
-    console.say(f"{llm.description} · {describe(params)}")
+    console.say(f"{_described(llm, args)}; {describe(params)}")
     return llm
+
+
+def _described(llm: LLM, args: Namespace) -> str:
+    name = Path(args.model).name
+    same = [m.name for m in matches(llm.config) if m.chat_form == llm.chat_form]
+    known = f" ({' or '.join(same)})" if same and name not in same else ""
+    return (
+        f"{name}{known}, {human_count(llm.config.n_params)} parameters, "
+        f"context {llm.max_seq_len}, {args.engine} engine"
+    )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from codellama.cli.terminal import printable
 from codellama.cli.usage import Parser, UsageError
-from codellama.errors import CodeLlamaError, MissingExtra
+from codellama.errors import CodeLlamaError, ConfigError, MissingExtra
 
 VERBS = {
     "complete": "continue a text",
@@ -61,7 +61,10 @@ def verb_parser(verb: str) -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code; only `argparse` leaves by `SystemExit`."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _require_streams()
     try:
+        if sys.stdout is None:
+            raise ConfigError("standard output is closed")
         code = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -71,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if "--traceback" in arguments:
+        if "--traceback" in _before_texts(arguments):
             raise
         return _explain(error, arguments)
     return code
@@ -98,6 +101,19 @@ def _run(arguments: list[str]) -> int:
     return code
 
 
+def _require_streams() -> None:
+    """Whoever started us may have closed what we read from and complain to."""
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def _before_texts(arguments: Sequence[str]) -> Sequence[str]:
+    """The arguments up to `--`, after which a flag is a text."""
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+
 def _explain(error: Exception, arguments: Sequence[str]) -> int:
     """Says on standard error what went wrong and what to do; returns the exit code."""
     missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
@@ -106,6 +122,9 @@ def _explain(error: Exception, arguments: Sequence[str]) -> int:
         error = MissingExtra(f"codellama {verb}", _EXTRAS.get(verb, "torch"))
     if isinstance(error, CodeLlamaError):
         text, hint, code = str(error), error.hint, 1
+    elif isinstance(error, MemoryError):
+        text, code = "there is not enough memory", 1
+        hint = "use a smaller or quantised model, or a smaller --max-seq-len"
     elif isinstance(error, OSError) and error.strerror is not None:
         named = f"{error.filename}: " if error.filename is not None else ""
         text, hint, code = named + error.strerror, None, 1

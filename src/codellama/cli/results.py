@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 class Work:
     """One request, in the two ways it can be run, and what stands around its text."""
 
-    stream: Callable[[SamplingParams], Generator[Piece]]
+    stream: Callable[[SamplingParams], Iterator[Piece]]
     several: Callable[[SamplingParams, int], Sequence[Completion]]
     hole: Hole | None = None  # given, results are shown in their place
 
@@ -78,7 +78,7 @@ def stream(
     writer.write(hole.prefix)
     texts: list[str] = []
     completion = None
-    with closing(work.stream(params)) as pieces:
+    with _closing(work.stream(params)) as pieces:
         try:
             for piece in pieces:
                 writer.write(hole.in_file(piece.text))
@@ -92,6 +92,16 @@ def stream(
     writer.write(hole.suffix)
     writer.end()
     return Streamed(text="".join(texts), completion=completion)
+
+
+@contextmanager
+def _closing(pieces: Iterator[Piece]) -> Iterator[Iterator[Piece]]:
+    """A stream that is left early is closed, which ends its request."""
+    try:
+        yield pieces
+    finally:
+        if isinstance(pieces, Generator):
+            pieces.close()
 
 
 def require_success(completion: Completion) -> None:
