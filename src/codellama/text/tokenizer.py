@@ -1,0 +1,294 @@
+"""Text to ids and back, as Meta's reference implementation does it.
+
+Whatever file the vocabulary comes from (tokenizer.model, tokenizer.json or a GGUF header) it
+becomes a SentencePiece model and SentencePiece encodes, so ids cannot depend on the file format.
+Rules: `llama/tokenizer.py` of github.com/meta-llama/codellama, commit e81b597.
+
+Text is data. In the reference, ` <SUF>` in a prompt turns into the marker of that name, because
+the markers are ordinary pieces that text can reach. Here that takes `allow_control=True`. By
+default such an id is replaced by the ids of its parts (`▁<SUF` and `>`), which is what the merges
+before the last one gave; text that reaches no marker has the same ids either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from codellama.errors import CheckpointError, PromptError
+from codellama.text import spm
+from codellama.text.decoding import SPACE, StreamDecoder
+from codellama.text.files import read_tokenizer_files
+from codellama.text.spm import PieceType, Vocabulary
+
+PREFIX, SUFFIX, MIDDLE, EOT, STEP = "▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>", "<step>"
+_EOT_RUNS = tuple(SPACE + "<EOT>" * n for n in range(2, 7))
+CONTROL_PIECES = frozenset((PREFIX, SUFFIX, MIDDLE, EOT, STEP, *_EOT_RUNS))
+
+
+class Tokenizer:
+    """A vocabulary and the two directions through it. Safe to share between threads.
+
+    `prefix_id`, `suffix_id`, `middle_id`, `eot_id` and `step_id` are None where the vocabulary
+    lacks the piece. Text never becomes a control id, unless asked for with `allow_control`.
+    """
+
+    def __init__(self, model: bytes, where: str = "tokenizer") -> None:
+        """From the bytes of a SentencePiece model; `where` is what messages call it.
+
+        Raises:
+            CheckpointError: damaged, or not BPE with byte fallback over unchanged text.
+        """
+        self._model, self._where = model, where
+        self.add_dummy_prefix = spm.check(model, where)
+        self._processor = _processor(model, where)
+        self._bare = self._processor if not self.add_dummy_prefix else None
+        self._surfaces: dict[int, str | int] = {}
+        self.n_vocab: int = self._processor.get_piece_size()
+        self.unk_id: int = self._processor.unk_id()
+        self.bos_id: int = self._processor.bos_id()
+        self.eos_id: int = self._processor.eos_id()
+        for name, value in (("<s>", self.bos_id), ("</s>", self.eos_id)):
+            if value < 0:
+                raise CheckpointError(f"{where}: the vocabulary has no {name}")
+        self.prefix_id = self._find(PREFIX)
+        self.suffix_id = self._find(SUFFIX)
+        self.middle_id = self._find(MIDDLE)
+        self.eot_id = self._find(EOT)
+        self.step_id = self._find(STEP)
+        found = ((piece, self._find(piece)) for piece in CONTROL_PIECES)
+        self._parts = {i: self._split(piece) for piece, i in found if i is not None}
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """From a tokenizer.model, a tokenizer.json, or a folder with one of them (in that order).
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or it is of a kind that is not supported.
+        """
+        path = Path(path)
+        return cls.from_files(read_tokenizer_files(path), str(path))
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes], where: str) -> Self:
+        """From the contents of a model folder's tokenizer files, by name.
+
+        Looks at `tokenizer.model`, else at `tokenizer.json`; others are ignored.
+
+        Raises:
+            CheckpointError: as `open`.
+        """
+        if "tokenizer.model" in files:
+            return cls(files["tokenizer.model"], where)
+        if "tokenizer.json" in files:
+            from codellama.text.hf_json import read_tokenizer_json
+
+            vocabulary, add_dummy_prefix = read_tokenizer_json(files["tokenizer.json"], where)
+            return cls._from_vocabulary(vocabulary, add_dummy_prefix, where)
+        raise CheckpointError(f"{where}: holds neither tokenizer.model nor tokenizer.json")
+
+    @classmethod
+    def from_pieces(
+        cls,
+        pieces: Sequence[str],
+        scores: Sequence[float],
+        types: Sequence[int],
+        *,
+        add_dummy_prefix: bool,
+        where: str = "vocabulary",
+    ) -> Self:
+        """From a list of pieces, as a GGUF header gives it; `types` are SentencePiece's numbers.
+
+        The family's own markers become plain pieces, as in Meta's files, whatever a converter
+        made of them.
+
+        Raises:
+            CheckpointError: lengths differ, a piece is empty or doubled, bytes are missing, or
+                scores do not order the merges.
+        """
+        kinds = [
+            PieceType.NORMAL if piece in CONTROL_PIECES else kind
+            for piece, kind in zip(pieces, types, strict=False)
+        ]
+        kinds += types[len(kinds) :]
+        return cls._from_vocabulary(Vocabulary(pieces, scores, kinds), add_dummy_prefix, where)
+
+    @classmethod
+    def _from_vocabulary(cls, vocabulary: Vocabulary, add_dummy_prefix: bool, where: str) -> Self:
+        vocabulary.check(where)
+        return cls(spm.build(vocabulary, add_dummy_prefix=add_dummy_prefix), where)
+
+    @property
+    def has_infill(self) -> bool:
+        """Whether the vocabulary has all four infilling markers."""
+        return None not in (self.prefix_id, self.suffix_id, self.middle_id, self.eot_id)
+
+    @property
+    def control_ids(self) -> frozenset[int]:
+        """Ids that text does not become: the markers, `<s>`, `</s>`, `<unk>` and their like."""
+        everything = range(self.n_vocab)
+        flags = self._processor.is_control(list(everything))
+        control = (i for i, flag in zip(everything, flags, strict=True) if flag)
+        return frozenset((self.unk_id, *control, *self._parts))
+
+    def encode(
+        self, text: str, bos: bool = False, eos: bool = False, *, allow_control: bool = False
+    ) -> list[int]:
+        """Ids of `text`, `<s>` in front if `bos` and `</s>` behind if `eos`.
+
+        Raises:
+            PromptError: the text holds half a surrogate pair, which no encoding can express.
+        """
+        check_text(text)
+        ids = self._safe(self._processor.encode(text), allow_control)
+        if bos:
+            ids.insert(0, self.bos_id)
+        if eos:
+            ids.append(self.eos_id)
+        return ids
+
+    def encode_bare(self, text: str, *, allow_control: bool = False) -> list[int]:
+        """Ids of `text` without the space that the tokenizer would put in front.
+
+        Raises:
+            PromptError: as `encode`.
+        """
+        check_text(text)
+        if self._bare is None:
+            model = spm.with_dummy_prefix(self._model, False, self._where)
+            self._bare = _processor(model, self._where)
+        return self._safe(self._bare.encode(text), allow_control)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; -1 is dropped, control ids show nothing.
+
+        Raises:
+            PromptError: an id is outside the vocabulary.
+        """
+        return self._decode(ids, bare=False)
+
+    def decode_bare(self, ids: Iterable[int]) -> str:
+        """As `decode`, and the first piece keeps the space it begins with."""
+        return self._decode(ids, bare=True)
+
+    def stream_decoder(self, *, bare: bool) -> StreamDecoder:
+        """Decodes ids one by one to what `decode`, or `decode_bare`, would give for all of them."""
+        return StreamDecoder(self, drop_first_space=self.add_dummy_prefix and not bare)
+
+    def piece(self, token_id: int) -> str:
+        """The piece as the vocabulary spells it. Raises PromptError outside the vocabulary."""
+        self._check_id(token_id)
+        return str(self._processor.id_to_piece(token_id))
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that the id adds to a text; none for control ids, `<s>` and `</s>`.
+
+        Raises:
+            PromptError: the id is outside the vocabulary.
+        """
+        self._check_id(token_id)
+        surface = self.surface(token_id)
+        if isinstance(surface, int):
+            return bytes((surface,))
+        return surface.replace(SPACE, " ").encode()
+
+    def surface(self, token_id: int) -> str | int:
+        """What an id shows: a text with `▁` for spaces, or the value of a byte piece.
+
+        An id beyond the vocabulary, which a model with padded embeddings may produce, is U+FFFD.
+        """
+        found = self._surfaces.get(token_id)
+        if found is None:
+            found = self._surfaces[token_id] = self._read_surface(token_id)
+        return found
+
+    def vocabulary(self) -> Vocabulary:
+        """All pieces with scores and types, as `from_pieces` takes them."""
+        return spm.vocabulary(self._model, self._where)
+
+    def to_spm_bytes(self) -> bytes:
+        """The contents of a tokenizer.model; the original where this came from one."""
+        return self._model
+
+    def _find(self, piece: str) -> int | None:
+        found = self._processor.piece_to_id(piece)
+        return None if found == self.unk_id else int(found)
+
+    def _split(self, piece: str) -> tuple[int, ...]:
+        """Ids of the parts of a control piece, as if BPE did not know control pieces."""
+        parts = list(piece)
+        while True:
+            pairs = []
+            for at in range(len(parts) - 1):
+                joined = parts[at] + parts[at + 1]
+                found = None if joined in CONTROL_PIECES else self._find(joined)
+                if found is not None:
+                    pairs.append((-self._processor.get_score(found), at))
+            if not pairs:
+                break
+            at = min(pairs)[1]
+            parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        ids: list[int] = []
+        for part in parts:
+            found = self._find(part)
+            spelled = part.replace(SPACE, " ").encode()
+            ids += (
+                [found]
+                if found is not None
+                else map(self._processor.piece_to_id, map(spm.byte_piece, spelled))
+            )
+        return tuple(ids)
+
+    def _safe(self, ids: list[int], allow_control: bool) -> list[int]:
+        if allow_control or self._parts.keys().isdisjoint(ids):
+            return ids
+        return [part for i in ids for part in self._parts.get(i, (i,))]
+
+    def _decode(self, ids: Iterable[int], *, bare: bool) -> str:
+        decoder = self.stream_decoder(bare=bare)
+        parts = []
+        for i in ids:
+            if i != -1:
+                self._check_id(i)
+            parts.append(decoder.push(i))
+        return "".join(parts) + decoder.finish()
+
+    def _read_surface(self, token_id: int) -> str | int:
+        if not 0 <= token_id < self.n_vocab:
+            return "\ufffd"
+        piece: str = self._processor.id_to_piece(token_id)
+        if self._processor.is_byte(token_id):
+            return int(piece[1:-1], 16)
+        if token_id == self.unk_id:
+            return str(self._processor.decode([token_id]))
+        return "" if self._processor.is_control(token_id) else piece
+
+    def _check_id(self, token_id: int) -> None:
+        if not 0 <= token_id < self.n_vocab:
+            raise PromptError(
+                f"token id {token_id} is outside the vocabulary of {self.n_vocab} pieces"
+            )
+
+
+def check_text(text: str) -> None:
+    """Raises PromptError when `text` cannot be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"the text has half a surrogate pair (U+{ord(text[error.start]):04X}) at character "
+            f"{error.start}, which is no character",
+            hint="it comes from cutting or decoding text wrongly; send valid Unicode",
+        ) from error
+
+
+def _processor(model: bytes, where: str):  # type: ignore[no-untyped-def]  # the library has no types
+    from sentencepiece import SentencePieceProcessor  # takes a while to import
+
+    try:
+        return SentencePieceProcessor(model_proto=model)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{where}: SentencePiece cannot use it: {error}", hint="download the file again"
+        ) from error
