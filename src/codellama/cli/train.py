@@ -1,0 +1,119 @@
+"""`codellama train RECIPE.toml`: carry out a training recipe."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codellama.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from codellama.train.loop import StepReport
+
+HELP = "train a model by a recipe"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument(
+        "recipe", type=Path, help="a recipe, such as recipes/nano-cpu/nano-cpu.toml"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the run (default: build/RECIPE'S NAME)")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument("--corpus", type=Path, help="corpus folder, in place of the recipe's")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="change one value of the recipe, e.g. stages.0.max_tokens=1000000",
+    )
+    parser.add_argument(
+        "--time-budget", type=float, metavar="MIN", help="minutes for all stages together"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains; 0 when the last stage is finished, 130 when a signal stopped the run."""
+    try:
+        import torch  # noqa: F401  # only asks whether it is there
+    except ImportError as error:
+        raise MissingExtra("`codellama train`", "train") from error
+    from codellama.train.loop import Trainer
+    from codellama.train.measure import BitsPerByte
+    from codellama.train.recipe import Recipe
+    from codellama.train.run import CorpusFolder
+
+    recipe = Recipe.read(args.recipe, tuple(args.overrides))
+    if args.time_budget is not None:
+        recipe = dataclasses.replace(recipe, time_budget_min=args.time_budget)
+    out: Path = args.out or Path("build") / recipe.name
+    out.mkdir(parents=True, exist_ok=True)
+    corpus = CorpusFolder(args.corpus or recipe.corpus)
+    held_out = corpus.documents("val-pkg", "python")
+    measures = {}
+    if held_out:
+        length = min(stage.row_length for stage in recipe.stages)
+        measures["val-pkg bits/byte"] = BitsPerByte(held_out, corpus.tokenizer, length, 128)
+    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
+        progress = _ProgressLine(log)
+        trainer = Trainer(
+            recipe,
+            out,
+            corpus.sources,
+            evaluate=lambda model: {n: m(model, bf16=recipe.bf16) for n, m in measures.items()},
+            report=progress.report,
+            note=progress.note,
+        )
+        if args.resume and not trainer.resume():
+            progress.note(f"{out} holds no checkpoint; starting from the beginning")
+        finished = trainer.run()
+    if not finished:
+        print(f"stopped; go on with: codellama train {args.recipe} --out {out} --resume",
+              file=sys.stderr)  # fmt: skip
+        return 130
+    print(out)
+    return 0
+
+
+class _ProgressLine:
+    """Writes every step to the log and about one line a second (or a minute) to stderr."""
+
+    def __init__(self, log: object) -> None:
+        self._log = log
+        self._is_terminal = sys.stderr.isatty()
+        self._shown = 0.0
+        self._loss: float | None = None
+        self._speed: float | None = None
+
+    def report(self, step: StepReport) -> None:
+        self._log.write(json.dumps({"event": "step", **dataclasses.asdict(step)}) + "\n")  # type: ignore[attr-defined]
+        if math.isfinite(step.loss):
+            self._loss = step.loss if self._loss is None else 0.95 * self._loss + 0.05 * step.loss
+        seen = self._speed or step.tokens_per_s
+        self._speed = 0.95 * seen + 0.05 * step.tokens_per_s
+        now = time.monotonic()
+        if now - self._shown < (1 if self._is_terminal else 20):
+            return
+        self._shown = now
+        self._log.flush()  # type: ignore[attr-defined]
+        eta = "" if step.eta_s is None else f"  {step.eta_s / 60:.1f} min left"
+        line = (
+            f"{step.stage} {step.progress:4.0%}  step {step.step}  loss {step.loss:.3f} "
+            f"(~{self._loss:.3f})  lr {step.lr:.2g}  |g| {step.grad_norm:.2f}  "
+            f"{self._speed:,.0f} tok/s{eta}"
+        )
+        end = "" if self._is_terminal else "\n"
+        print(
+            f"\r\033[K{line}" if self._is_terminal else line, end=end, file=sys.stderr, flush=True
+        )
+
+    def note(self, text: str) -> None:
+        print(f"\n{text}" if self._is_terminal else text, file=sys.stderr, flush=True)

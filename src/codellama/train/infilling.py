@@ -1,0 +1,65 @@
+"""Document -> prefix, suffix and middle, reordered.
+
+Two cut points are drawn independently and uniformly over the characters of a document; half of
+the documents become prefix-suffix-middle, half suffix-prefix-middle (Code Llama, arXiv 2308.12950,
+section 2.3). Prefix and middle of the second order are encoded as one text, so there no token is
+split at their border.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Literal, Protocol
+
+from codellama.errors import ConfigError
+
+Order = Literal["psm", "spm"]
+
+
+class Encoder(Protocol):
+    """What training needs of a tokenizer."""
+
+    @property
+    def bos_id(self) -> int: ...
+    @property
+    def eos_id(self) -> int: ...
+    @property
+    def prefix_id(self) -> int | None: ...
+    @property
+    def suffix_id(self) -> int | None: ...
+    @property
+    def middle_id(self) -> int | None: ...
+    @property
+    def eot_id(self) -> int | None: ...
+    def encode(self, text: str) -> list[int]: ...
+    def encode_bare(self, text: str) -> list[int]: ...
+
+
+def split(text: str, random: Random) -> tuple[str, str, str]:
+    """Prefix, middle and suffix at two uniformly drawn positions; any of them may be empty."""
+    a, b = sorted((random.randint(0, len(text)), random.randint(0, len(text))))
+    return text[:a], text[a:b], text[b:]
+
+
+def infilled(tokenizer: Encoder, prefix: str, middle: str, suffix: str, order: Order) -> list[int]:
+    """The ids of one infilling document, `<s>` first and `▁<EOT>` last.
+
+    Raises:
+        ConfigError: the tokenizer lacks a marker.
+    """
+    pre, suf = tokenizer.prefix_id, tokenizer.suffix_id
+    mid, eot = tokenizer.middle_id, tokenizer.eot_id
+    if pre is None or suf is None or mid is None or eot is None:
+        raise ConfigError(
+            "the tokenizer has no infilling markers",
+            hint="set infill_rate = 0, or train a tokenizer with `codellama data build`",
+        )
+    if order == "psm":
+        ids = [pre, *(tokenizer.encode(prefix) if prefix else []), suf]
+        ids += tokenizer.encode_bare(suffix) if suffix else []
+        ids.append(mid)
+        ids += tokenizer.encode_bare(middle) if middle else []
+    else:
+        ids = [pre, suf, *(tokenizer.encode_bare(suffix) if suffix else []), mid]
+        ids += tokenizer.encode(prefix + middle) if prefix or middle else []
+    return [tokenizer.bos_id, *ids, eot]

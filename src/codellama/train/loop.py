@@ -1,0 +1,320 @@
+"""One loop for all stages, one process.
+
+A stage ends after its tokens or its share of the time budget, whichever comes first; the schedule
+follows whichever is further along, so that a slow machine still ends with a decayed rate. A step
+whose gradient is not finite, or ten times the recent median, is left out and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codellama.errors import CheckpointError
+from codellama.model.config import ModelConfig
+from codellama.model.transformer import AttentionMetadata, Transformer, init_weights
+from codellama.train.data import Row, RowStream, Source
+from codellama.train.loss import IGNORED, summed_loss
+from codellama.train.optim import MuonAdamW
+from codellama.train.recipe import Recipe, Stage
+from codellama.train.state import load_state, save_state
+
+_SPIKE, _RECENT = 10.0, 64
+
+
+@dataclass
+class Progress:
+    """Where a run is. All of it is saved."""
+
+    stage: int = 0
+    step: int = 0
+    stage_step: int = 0
+    stage_tokens: int = 0
+    stage_elapsed_s: float = 0.0
+    skipped_steps: int = 0
+    optimiser_steps: int = 0
+    rows: dict[str, Any] | None = None
+    norms: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One line of the log."""
+
+    stage: str
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens_per_s: float
+    tokens: int
+    progress: float
+    eta_s: float | None
+    skipped: bool
+
+
+class Trainer:
+    """A recipe being carried out in the folder `out`.
+
+    `sources(stage)` gives the documents a stage may draw from; `evaluate(model)` gives named
+    figures; `report` and `note` are told about every step and about rarer events.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        sources: Callable[[Stage], Mapping[str, Source]],
+        *,
+        evaluate: Callable[[Transformer], Mapping[str, float]] | None = None,
+        report: Callable[[StepReport], None] = lambda _: None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.recipe, self.out = recipe, out
+        self._sources, self._evaluate = sources, evaluate
+        self._report, self._note = report, note
+        self.progress = Progress()
+        self._stopping = False
+        if recipe.n_threads is not None:
+            torch.set_num_threads(recipe.n_threads)
+        self.model = Transformer(model_config(recipe, recipe.stages[0]))
+        init_weights(self.model, torch.Generator().manual_seed(recipe.seed))
+        self._loss = torch.compile(batch_loss, dynamic=False) if recipe.compile else batch_loss
+        self._optimiser = self._new_optimiser()
+
+    def resume(self) -> bool:
+        """Goes back to the newest checkpoint in `out`; False when there is none.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be read or is not of this recipe.
+        """
+        loaded = load_state(self.out)
+        if loaded is None:
+            return False
+        tensors, state, skipped = loaded
+        for name in skipped:
+            self._note(f"{name} was never finished and is left aside")
+        if state["recipe"] != _fingerprint(self.recipe):
+            raise CheckpointError(
+                f"{self.out} holds a run of another recipe than {self.recipe.name}",
+                hint="give another --out, or the recipe the run was started with",
+            )
+        self.progress = Progress(**state["progress"])
+        if self.progress.stage < len(self.recipe.stages):
+            self._enter_stage()
+        live = self._tensors()
+        if set(live) != set(tensors):
+            raise CheckpointError(f"{self.out}: the checkpoint's tensors are not this model's")
+        with torch.no_grad():
+            for name, tensor in live.items():
+                tensor.copy_(tensors[name])
+        self._optimiser.steps = self.progress.optimiser_steps
+        return True
+
+    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Starts from the given weights in place of random ones."""
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if name not in tensors or tensors[name].shape != parameter.shape:
+                    raise CheckpointError(f"the given weights have no {name} of this model's shape")
+                parameter.copy_(tensors[name])
+
+    def run(self) -> bool:
+        """Trains to the end of the last stage; False when a signal stopped it earlier."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        with _signals(self._stop):
+            while self.progress.stage < len(self.recipe.stages):
+                stage = self.recipe.stages[self.progress.stage]
+                if not self._run_stage(stage):
+                    self._save()
+                    return False
+                self._finish_stage(stage)
+        return True
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _run_stage(self, stage: Stage) -> bool:
+        p = self.progress
+        rows = RowStream(self._sources(stage), stage.mix, stage.row_length,
+                         self.recipe.seed + 1000 * p.stage)  # fmt: skip
+        if p.rows is not None:
+            rows.restore(p.rows)
+        budget_s = None
+        if self.recipe.time_budget_min is not None:
+            budget_s = self.recipe.time_budget_min * 60 * stage.share
+        began = time.monotonic() - p.stage_elapsed_s
+        saved = evaluated = time.monotonic()
+        stream = iter(rows)
+        while (done := _share_done(p, stage, budget_s)) < 1 and not self._stopping:
+            batch = [next(stream) for _ in range(stage.rows_per_step)]
+            self._step(stage, batch, done, budget_s)
+            p.rows = rows.state()
+            p.stage_elapsed_s = time.monotonic() - began
+            if time.monotonic() - evaluated > self.recipe.eval_every_s:
+                self._log_evaluation(stage)
+                evaluated = time.monotonic()
+            if time.monotonic() - saved > self.recipe.save_every_s:
+                self._save()
+                saved = time.monotonic()
+        return not self._stopping
+
+    def _step(
+        self, stage: Stage, batch: Sequence[Row], done: float, budget_s: float | None
+    ) -> None:
+        p = self.progress
+        before = time.monotonic()
+        arrays = batch_tensors(batch)
+        n_learned = int((arrays[2] != IGNORED).sum())
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16):
+            loss = self._loss(self.model, *arrays) / max(n_learned, 1)
+        loss.backward()  # type: ignore[no-untyped-call]
+        parameters = list(self.model.parameters())
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, stage.optimiser.clip))
+        usual = statistics.median(p.norms) if len(p.norms) >= 16 else math.inf
+        skip = not math.isfinite(norm) or norm > _SPIKE * usual
+        factor = stage.schedule.factor(p.stage_step, done)
+        if skip:
+            p.skipped_steps += 1
+        else:
+            self._optimiser.step(factor)
+            p.optimiser_steps = self._optimiser.steps
+            p.norms = [*p.norms, norm][-_RECENT:]
+        for parameter in parameters:
+            parameter.grad = None
+        p.step += 1
+        p.stage_step += 1
+        p.stage_tokens += n_learned
+        took = time.monotonic() - before
+        left = None
+        if done > 0.01 and budget_s is not None:
+            left = p.stage_elapsed_s / done * (1 - done)
+        rate = stage.optimiser.muon_lr if stage.optimiser.kind == "muon" else 0.0
+        self._report(StepReport(stage.name, p.step, float(loss.detach()),
+                                (rate or stage.optimiser.adamw_lr) * factor, norm,
+                                n_learned / took, p.stage_tokens, done, left, skip))  # fmt: skip
+
+    def _finish_stage(self, stage: Stage) -> None:
+        from safetensors.torch import save_file
+
+        self._log_evaluation(stage)
+        weights = {n: t.detach().contiguous() for n, t in self.model.named_parameters()}
+        save_file(weights, self.out / f"{stage.name}.safetensors")
+        self.progress = Progress(
+            stage=self.progress.stage + 1,
+            step=self.progress.step,
+            skipped_steps=self.progress.skipped_steps,
+        )
+        if self.progress.stage < len(self.recipe.stages):
+            self._enter_stage()
+        self._save()
+        self._note(f"stage {stage.name} is finished")
+
+    def _enter_stage(self) -> None:
+        stage = self.recipe.stages[self.progress.stage]
+        self.model.cfg = model_config(self.recipe, stage)
+        self._optimiser = self._new_optimiser()
+
+    def _new_optimiser(self) -> MuonAdamW:
+        stage = self.recipe.stages[min(self.progress.stage, len(self.recipe.stages) - 1)]
+        settings = stage.optimiser
+        return MuonAdamW(
+            self.model.named_parameters(),
+            kind=settings.kind,
+            muon_lr=settings.muon_lr,
+            adamw_lr=settings.adamw_lr,
+            weight_decay=settings.weight_decay,
+        )
+
+    def _log_evaluation(self, stage: Stage) -> None:
+        if self._evaluate is None:
+            return
+        figures = dict(self._evaluate(self.model))
+        line = {"event": "evaluation", "stage": stage.name, "step": self.progress.step, **figures}
+        with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+        self._note(", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        weights = {f"model.{n}": t for n, t in self.model.named_parameters()}
+        return weights | {f"optimiser.{n}": t for n, t in self._optimiser.state().items()}
+
+    def _save(self) -> None:
+        state = {"recipe": _fingerprint(self.recipe), "progress": asdict(self.progress)}
+        save_state(self.out, self.progress.step, self._tensors(), state)
+
+
+def model_config(recipe: Recipe, stage: Stage) -> ModelConfig:
+    """The model of a recipe with the context and rotary base of one of its stages."""
+    return ModelConfig(
+        **asdict(recipe.model), max_seq_len=stage.row_length, rope_theta=stage.rope_theta
+    )
+
+
+def batch_tensors(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """tokens, positions and labels [B * L] and the attention mask [B, 1, L, L] of some rows."""
+    tokens, positions, labels, document = (
+        torch.stack([torch.from_numpy(getattr(row, name)) for row in rows])
+        for name in ("tokens", "positions", "labels", "document")
+    )
+    mask = (document[:, :, None] == document[:, None, :]).tril()[:, None]
+    return tokens.flatten(), positions.flatten(), labels.flatten(), mask
+
+
+def batch_loss(
+    model: Transformer, tokens: Tensor, positions: Tensor, labels: Tensor, mask: Tensor
+) -> Tensor:
+    """The loss of rows, summed over what is learned from; see `batch_tensors`."""
+    attn = AttentionMetadata(starts=(), row_length=mask.shape[-1], mask=mask)
+    hidden = model(tokens, positions, attn)
+    return summed_loss(hidden, model.lm_head.weight, labels)
+
+
+def _share_done(p: Progress, stage: Stage, budget_s: float | None) -> float:
+    by_time = p.stage_elapsed_s / budget_s if budget_s else 0.0
+    return max(p.stage_tokens / stage.max_tokens, by_time)
+
+
+def _fingerprint(recipe: Recipe) -> dict[str, Any]:
+    """What must be equal for a run to go on: all but how long and how fast."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(recipe), default=str))
+    for key in (
+        "time_budget_min",
+        "save_every_s",
+        "eval_every_s",
+        "n_threads",
+        "compile",
+        "corpus",
+    ):
+        del plain[key]
+    return plain
+
+
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM ask the loop to stop after the present step."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop()
+
+    try:
+        before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: somebody else handles signals
+        before = {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

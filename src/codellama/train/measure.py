@@ -1,0 +1,50 @@
+"""What a model can do on held-out text: bits per byte."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from codellama.model.transformer import Transformer
+from codellama.train.chunks import chunk_table
+from codellama.train.corpus import Document
+from codellama.train.data import Sample, row
+from codellama.train.infilling import Encoder
+from codellama.train.loop import batch_loss, batch_tensors
+from codellama.train.loss import IGNORED
+
+
+class BitsPerByte:
+    """Left-to-right loss over parts of documents, in bits per byte of UTF-8.
+
+    `n_parts` parts of at most `length` ids are taken at equal distances over all the documents.
+    Every part is read on its own, after `<s>`; the end of a part is not predicted.
+    """
+
+    def __init__(
+        self, documents: Sequence[Document], tokenizer: Encoder, length: int, n_parts: int
+    ) -> None:
+        table = chunk_table(documents, length, lambda lines: [tokenizer.encode(s) for s in lines])
+        table = table[:: max(1, len(table) // n_parts)][:n_parts]
+        self._samples, self.n_bytes = [], 0
+        for index, start, end, _ in table.tolist():
+            text = documents[index].text[start:end]
+            ids = [tokenizer.bos_id, *tokenizer.encode(text)]
+            if len(ids) <= length + 1:
+                self._samples.append(Sample(ids))
+                self.n_bytes += len(text.encode())
+        self._length = length
+
+    @torch.no_grad()
+    def __call__(self, model: Transformer, rows_at_once: int = 8, bf16: bool = False) -> float:
+        """The figure for `model`."""
+        nats = 0.0
+        for i in range(0, len(self._samples), rows_at_once):
+            rows = [row([sample], self._length) for sample in self._samples[i : i + rows_at_once]]
+            tokens, positions, labels, mask = batch_tensors(rows)
+            assert bool((labels != IGNORED).any()), "every part has something to predict"
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                nats += float(batch_loss(model, tokens, positions, labels, mask))
+        return nats / self.n_bytes / math.log(2)

@@ -1,0 +1,218 @@
+"""Recipes: TOML files read strictly into frozen dataclasses.
+
+A recipe is one file: the model, the corpus, and the stages that follow one another. Unknown keys,
+wrong types and missing values are refused with the name of the nearest known key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from codellama.errors import ConfigError
+
+T = TypeVar("T")
+
+KINDS = ("python", "function", "text")  # sources a mix may name: documents of the corpus
+CHAT = "chat"  # and its conversations
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Raises ConfigError when the file is absent or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+
+
+def strict(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
+    """An instance of the dataclass `cls` from a parsed table, every key checked.
+
+    Values that already have the field's type pass; tables become nested dataclasses, integers
+    become floats where a float is asked for; nothing else is converted.
+
+    Raises:
+        ConfigError: a key is unknown or missing, or a value has the wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, 1)
+            guess = f"; did you mean `{near[0]}`?" if near else ""
+            raise ConfigError(f"{where}: unknown key `{key}`{guess}")
+        values[key] = _value(hints[key], value, f"{where}.{key}")
+    for name, f in fields.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise ConfigError(f"{where}: `{name}` is missing")
+    return cls(**values)
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        inner = [arg for arg in args if arg is not types.NoneType]
+        return None if value is None else _value(inner[0], value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where}: {value!r} is not a list")
+        return tuple(_value(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: {value!r} is not a table")
+        return {k: _value(args[1], item, f"{where}.{k}") for k, item in value.items()}
+    if dataclasses.is_dataclass(kind):
+        if isinstance(value, kind):  # type: ignore[arg-type]
+            return value
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: {value!r} is not a table")
+        return strict(kind, value, where)  # type: ignore[arg-type]
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if type(value) is not kind and not (kind is Path and isinstance(value, Path)):
+        raise ConfigError(f"{where}: {value!r} is not of type {getattr(kind, '__name__', kind)}")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSizes:
+    """`[model]`: what `ModelConfig` needs besides the context and the rotary base."""
+
+    dim: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    ffn_dim: int
+    vocab_size: int
+    norm_eps: float = 1e-5
+    tie_embeddings: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """`[stages.optimiser]`: Muon for the blocks' matrices, AdamW for the rest (or for all)."""
+
+    kind: str = "muon"  # "muon" or "adamw"
+    muon_lr: float = 0.02
+    adamw_lr: float = 0.004
+    weight_decay: float = 0.05
+    clip: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """`[stages.schedule]`: warm-up, constant, then a linear fall over the last `decay` share."""
+
+    warmup_steps: int = 100
+    start: float = 1.0  # factor of the learning rate after the warm-up
+    end: float = 1.0  # factor reached at the end of the stage
+    decay: float = 1.0  # share of the stage, at its end, over which the factor falls
+
+    def factor(self, step: int, progress: float) -> float:
+        """The learning rate's factor at a step, `progress` being the share of the stage done."""
+        fall = min(max((progress - (1 - self.decay)) / self.decay, 0.0), 1.0) if self.decay else 0.0
+        level = self.start + (self.end - self.start) * fall
+        return level * min((step + 1) / self.warmup_steps, 1.0) if self.warmup_steps else level
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage: what is read, how long, and with which optimiser."""
+
+    name: str
+    share: float  # of the time budget
+    max_tokens: int
+    row_length: int
+    rows_per_step: int
+    rope_theta: float
+    infill_rate: float
+    mix: dict[str, float]  # source -> share of the tokens
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    schedule: Schedule = field(default_factory=Schedule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole training run.
+
+    Raises:
+        ConfigError: from `read`, see `strict`; also when a stage contradicts itself.
+    """
+
+    name: str
+    seed: int
+    corpus: Path
+    model: ModelSizes
+    stages: tuple[Stage, ...]
+    time_budget_min: float | None = None
+    save_every_s: float = 300.0
+    eval_every_s: float = 600.0
+    n_threads: int | None = None
+    compile: bool = False
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ConfigError(f"{self.name}: a recipe needs at least one stage")
+        if self.time_budget_min is not None and abs(sum(s.share for s in self.stages) - 1) > 1e-6:
+            total = sum(s.share for s in self.stages)
+            raise ConfigError(f"{self.name}: the stages' shares add up to {total:g}, not to 1")
+        for stage in self.stages:
+            if abs(sum(stage.mix.values()) - 1) > 1e-6:
+                total = sum(stage.mix.values())
+                raise ConfigError(f"{self.name}.{stage.name}: the mix adds up to {total:g}, not 1")
+            unknown = sorted(set(stage.mix) - {*KINDS, CHAT})
+            if unknown:
+                raise ConfigError(
+                    f"{self.name}.{stage.name}: the mix names {unknown[0]!r}; there are "
+                    + ", ".join((*KINDS, CHAT))
+                )
+            if not 0 <= stage.infill_rate <= 1:
+                raise ConfigError(f"{self.name}.{stage.name}: infill_rate {stage.infill_rate:g}")
+            if stage.optimiser.kind not in ("muon", "adamw"):
+                raise ConfigError(
+                    f"{self.name}.{stage.name}: optimiser {stage.optimiser.kind!r} is not known; "
+                    "it is 'muon' or 'adamw'"
+                )
+
+    @classmethod
+    def read(cls, path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+        """Reads a recipe; `overrides` are `key.path=TOML value`, list items by number."""
+        raw = read_toml(path)
+        for override in overrides:
+            _override(raw, override)
+        return strict(cls, raw, path.name)
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {text!r} is not of the form key=value")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    *path, last = key.strip().split(".")
+    node: Any = raw
+    for part in path:
+        try:
+            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+        except (ValueError, IndexError, AttributeError) as error:
+            raise ConfigError(f"--set {text!r}: there is no `{part}` to set in") from error
+    if not isinstance(node, dict):
+        raise ConfigError(f"--set {text!r}: `{last}` cannot be set there")
+    node[last] = parsed
