@@ -89,7 +89,7 @@ def _open_file(path: Path) -> Reader:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.size:
         mistake = "is a single safetensors file, which does not say what model it belongs to"
         hint = f"give the folder that also has config.json and a tokenizer ({path.parent})"
-    elif mistake is not None and ("zip" in mistake or "pickle" in mistake):
+    elif mistake is not None and ("zip archive" in mistake or "pickle" in mistake):
         hint = f"give the folder that also has params.json and tokenizer.model ({path.parent})"
     elif head.lstrip()[:1] == b"{":
         mistake, hint = "is a JSON file, not weights", f"give its folder ({path.parent})"
@@ -101,7 +101,7 @@ def _nothing_there(path: Path) -> CheckpointError:
     try:
         siblings = [entry.name for entry in path.parent.iterdir()]
     except (OSError, ValueError):
-        return CheckpointError(f"{path}: there is no such file or folder")
+        siblings = []
     near = difflib.get_close_matches(path.name, siblings, n=3)
     hint = f"did you mean {' or '.join(str(path.parent / name) for name in near)}?"
     return CheckpointError(

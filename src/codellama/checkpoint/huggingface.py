@@ -33,6 +33,7 @@ TEMPLATE = "chat_template.jinja"
 OWN_RECORD = "codellama"  # our key in tokenizer_config.json, which others carry along unread
 
 _FORMATS = {"F32": Format.F32, "F16": Format.F16, "BF16": Format.BF16}
+_TOKENIZERS = ("tokenizer.model", "tokenizer.json")  # the first that is there
 _HEAD = "lm_head.weight"
 _EMBEDDING = "embed_tokens.weight"
 _ROTARY_TABLE = re.compile(r"(model\.)?(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
@@ -117,7 +118,12 @@ class HuggingFaceReader:
         """
         from codellama.text.tokenizer import Tokenizer  # SentencePiece takes time to import
 
-        tokenizer = Tokenizer.open(self.path)
+        present = [name for name in _TOKENIZERS if name in self._folder.names][:1]
+        files = {}
+        for name in present:
+            with self._folder.open(name) as file:
+                files[name] = file.read_small(64 << 20)
+        tokenizer = Tokenizer.from_files(files, str(self.path))
         if tokenizer.n_vocab > self.config.vocab_size:
             raise CheckpointError(
                 f"{self.path}: the tokenizer has {tokenizer.n_vocab} pieces and the model "
