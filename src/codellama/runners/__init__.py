@@ -7,12 +7,16 @@ a few small arrays say where each begins and where its keys and values live.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from codellama.errors import ConfigError, MissingExtra
 from codellama.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    from codellama.checkpoint.reader import Reader
 
 Int32 = NDArray[np.int32]
 
@@ -50,3 +54,61 @@ class Runner(Protocol):
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Stores the batch's keys and values and returns logits [R, vocab] of `logit_rows`."""
         ...
+
+
+def load_runner(
+    reader: Reader,
+    *,
+    engine: Literal["cpu", "torch"] = "cpu",
+    max_seq_len: int,
+    n_blocks: int | None = None,
+    block_size: int = 16,
+    n_threads: int | None = None,
+    device: str | None = None,
+) -> Runner:
+    """Hands a checkpoint's weights to one of the runners.
+
+    Args:
+        reader: an open checkpoint.
+        engine: "cpu" is the native core, "torch" PyTorch.
+        max_seq_len: tokens that one sequence may have.
+        n_blocks: blocks of the key/value cache; None makes it as large as one sequence.
+        block_size: positions in a block.
+        n_threads: threads of the native core; None takes one per physical core.
+        device: PyTorch's device; None is its CPU.
+
+    Raises:
+        ConfigError: a setting is out of range or does not belong to this engine.
+        CheckpointError: the files do not hold what their headers promised.
+        OutOfMemory: weights and cache do not fit.
+    """
+    if n_blocks is None:
+        n_blocks = -(-max_seq_len // block_size)
+    if engine == "cpu":
+        from codellama.runners.cpu import CpuRunner
+
+        if device not in (None, "cpu"):
+            raise ConfigError(
+                f"the CPU engine cannot run on device {device!r}",
+                hint="PyTorch can: ask for the torch engine",
+            )
+        return CpuRunner(
+            reader.config,
+            reader.tensors(),
+            n_blocks=n_blocks,
+            block_size=block_size,
+            n_threads=n_threads,
+        )
+    if engine == "torch":
+        try:
+            from codellama.runners.torch import TorchRunner
+        except ModuleNotFoundError as error:
+            raise MissingExtra("the torch engine", "torch") from error
+        return TorchRunner(
+            reader.config,
+            reader.tensors(),
+            n_blocks=n_blocks,
+            block_size=block_size,
+            device=device or "cpu",
+        )
+    raise ConfigError(f"there is no engine {engine!r}", hint="there are cpu and torch")

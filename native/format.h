@@ -1,0 +1,24 @@
+// How the numbers of a weight matrix are stored: GGUF's formats, in memory as on disk.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace codellama {
+
+enum class Format { f32, f16, bf16, q8_0, q4_0 };
+
+// Numbers that share a scale, in the formats that have one; also the unit the kernels work in.
+constexpr int64_t kBlock = 32;
+
+// A weight as it is stored, row after row, each row a whole number of blocks. The bytes belong to
+// somebody else and may have any alignment.
+struct Matrix {
+    Format format = Format::f32;
+    int64_t rows = 0;
+    int64_t cols = 0;
+    int64_t row_bytes = 0;
+    const uint8_t* data = nullptr;
+};
+
+}  // namespace codellama

@@ -1,0 +1,225 @@
+// Attention over the paged cache, with a running maximum and sum (online softmax), over `Vec`.
+//
+// Keys are stored with the positions of a block side by side, so a vector holds the scores of
+// neighbouring positions and a score is one sum over the head's dimensions, in order. Values are
+// stored position after position, so an output is one sum over positions, in order. Chunks of
+// positions are counted from 0. So a token's result depends on its position and on what it sees,
+// never on the other rows of its batch or on where blocks lie.
+#pragma once
+
+#include "kernels/elementwise.h"
+#include "kernels/kernels.h"
+
+namespace codellama {
+namespace {
+
+constexpr float kInfinity = __builtin_inff();
+constexpr int kChunkSpace = kScoreChunk + Vec::kLanes;  // a vector may reach over the end
+
+// Where kLanes keys begin, and where their scores go.
+struct KeyVector {
+    const float* keys;
+    int at;
+};
+
+// What is known of one query after the chunks so far.
+struct Query {
+    const float* q;
+    float* out;
+    float* sum;    // of value rows, weighted; [value_stride]
+    float* total;  // of weights, by lane; [kLanes]
+    float max;
+    int limit;     // positions it may see
+};
+
+template <int Q, int N>
+[[gnu::always_inline]] inline void scores_of(const AttentionTask& task, const Query* queries,
+                                             const KeyVector* vectors,
+                                             float (*scores)[kChunkSpace]) {
+    Vec::F acc[Q][N];
+    for (int i = 0; i < Q; ++i) {
+        for (int v = 0; v < N; ++v) acc[i][v] = Vec::zero();
+    }
+    for (int d = 0; d < task.head_dim; ++d) {
+        Vec::F keys[N];
+#pragma GCC unroll 8
+        for (int v = 0; v < N; ++v) {
+            keys[v] = Vec::load(vectors[v].keys + static_cast<int64_t>(d) * task.block_size);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < Q; ++i) {
+            const Vec::F q = Vec::set1(queries[i].q[d]);
+#pragma GCC unroll 8
+            for (int v = 0; v < N; ++v) acc[i][v] = Vec::fma(q, keys[v], acc[i][v]);
+        }
+    }
+    const Vec::F scale = Vec::set1(task.scale);
+    for (int i = 0; i < Q; ++i) {
+        for (int v = 0; v < N; ++v) {
+            Vec::store(scores[i] + vectors[v].at, Vec::mul(acc[i][v], scale));
+        }
+    }
+}
+
+// The key vectors of positions [begin, end), in order; a vector's surplus lanes are overwritten by
+// the next one's.
+inline int key_vectors(const AttentionTask& task, int begin, int end, KeyVector* vectors) {
+    int n = 0;
+    for (int p = begin; p < end;) {
+        const int block = p / task.block_size, offset = p % task.block_size;
+        const int left = task.block_size - offset;
+        const int stop = p + (left < end - p ? left : end - p);
+        const float* keys = task.keys + task.block_table[block] * task.key_block_stride + offset;
+        for (int i = p; i < stop; i += Vec::kLanes) {
+            vectors[n++] = {keys + (i - p), i - begin};
+        }
+        p = stop;
+    }
+    return n;
+}
+
+template <int Q>
+inline void all_scores(const AttentionTask& task, const Query* queries, const KeyVector* vectors,
+                       int n_vectors, float (*scores)[kChunkSpace]) {
+    int v = 0;
+    for (; v + Vec::kScoreVectors <= n_vectors; v += Vec::kScoreVectors) {
+        scores_of<Q, Vec::kScoreVectors>(task, queries, vectors + v, scores);
+    }
+    for (; v < n_vectors; ++v) scores_of<Q, 1>(task, queries, vectors + v, scores);
+}
+
+// Turns the first n scores into weights relative to the running maximum, and what was summed
+// before to the same scale.
+inline void softmax_step(const AttentionTask& task, Query& query, float* scores, int n) {
+    const int n_vectors = (n + Vec::kLanes - 1) / Vec::kLanes;
+    for (int i = n; i < n_vectors * Vec::kLanes; ++i) scores[i] = -kInfinity;
+    Vec::F top = Vec::set1(query.max);
+    for (int v = 0; v < n_vectors; ++v) top = Vec::max(Vec::load(scores + v * Vec::kLanes), top);
+    float lanes[Vec::kLanes];
+    Vec::store(lanes, top);
+    float max = lanes[0];
+    for (int i = 1; i < Vec::kLanes; ++i) max = lanes[i] > max ? lanes[i] : max;
+
+    Vec::F total = Vec::load(query.total);
+    if (max > query.max) {
+        const Vec::F shrink = exp_of(Vec::set1(query.max - max));
+        total = Vec::mul(total, shrink);
+        for (int64_t d = 0; d < task.value_stride; d += Vec::kLanes) {
+            Vec::store(query.sum + d, Vec::mul(Vec::load(query.sum + d), shrink));
+        }
+        query.max = max;
+    }
+    for (int v = 0; v < n_vectors; ++v) {
+        float* at = scores + v * Vec::kLanes;
+        const Vec::F weights = exp_of(Vec::sub(Vec::load(at), Vec::set1(query.max)));
+        total = Vec::add(total, weights);
+        Vec::store(at, weights);
+    }
+    Vec::store(query.total, total);
+}
+
+template <int Q, int N>
+[[gnu::always_inline]] inline void add_columns(const Query* queries, const float* const* values,
+                                               int64_t d, int begin, int end,
+                                               float (*weights)[kChunkSpace]) {
+    Vec::F acc[Q][N];
+#pragma GCC unroll 8
+    for (int i = 0; i < Q; ++i) {
+#pragma GCC unroll 8
+        for (int v = 0; v < N; ++v) acc[i][v] = Vec::load(queries[i].sum + d + v * Vec::kLanes);
+    }
+    for (int j = begin; j < end; ++j) {
+        Vec::F row[N];
+#pragma GCC unroll 8
+        for (int v = 0; v < N; ++v) row[v] = Vec::load(values[j] + d + v * Vec::kLanes);
+#pragma GCC unroll 8
+        for (int i = 0; i < Q; ++i) {
+            const Vec::F weight = Vec::set1(weights[i][j]);
+#pragma GCC unroll 8
+            for (int v = 0; v < N; ++v) acc[i][v] = Vec::fma(weight, row[v], acc[i][v]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < Q; ++i) {
+#pragma GCC unroll 8
+        for (int v = 0; v < N; ++v) Vec::store(queries[i].sum + d + v * Vec::kLanes, acc[i][v]);
+    }
+}
+
+// Adds the weighted value rows of the chunk's positions [begin, end).
+template <int Q>
+inline void add_values(const AttentionTask& task, const Query* queries, const float* const* values,
+                       int begin, int end, float (*weights)[kChunkSpace]) {
+    constexpr int kStep = Vec::kScoreVectors * Vec::kLanes;
+    int64_t d = 0;
+    for (; d + kStep <= task.value_stride; d += kStep) {
+        add_columns<Q, Vec::kScoreVectors>(queries, values, d, begin, end, weights);
+    }
+    for (; d < task.value_stride; d += Vec::kLanes) {
+        add_columns<Q, 1>(queries, values, d, begin, end, weights);
+    }
+}
+
+// Q queries and one chunk of positions, [begin, end).
+template <int Q>
+inline void chunk_of(const AttentionTask& task, Query* queries, int begin, int end,
+                     const KeyVector* vectors, int n_vectors, const float* const* values) {
+    float scores[Q][kChunkSpace];
+    all_scores<Q>(task, queries, vectors, n_vectors, scores);
+    int seen[Q], shared = end - begin;
+    for (int i = 0; i < Q; ++i) {
+        const int limit = queries[i].limit < end ? queries[i].limit : end;
+        seen[i] = limit > begin ? limit - begin : 0;
+        shared = seen[i] < shared ? seen[i] : shared;
+        if (seen[i] > 0) softmax_step(task, queries[i], scores[i], seen[i]);
+    }
+    add_values<Q>(task, queries, values, 0, shared, scores);
+    for (int i = 0; i < Q; ++i) {
+        if (seen[i] > shared) {
+            add_values<1>(task, queries + i, values, shared, seen[i], scores + i);
+        }
+    }
+}
+
+void attend(const AttentionTask& task) {
+    Query queries[kMaxQueries];
+    const int n_queries = task.n_rows * task.n_heads;
+    const int64_t state = task.value_stride + Vec::kLanes;
+    for (int i = 0; i < n_queries; ++i) {
+        const int64_t row = i / task.n_heads, head = i % task.n_heads;
+        float* scratch = task.scratch + i * state;
+        queries[i] = {task.q + row * task.q_stride + head * task.head_dim,
+                      task.out + row * task.out_stride + head * task.head_dim,
+                      scratch,
+                      scratch + task.value_stride,
+                      -kInfinity,
+                      task.first_position + static_cast<int>(row) + 1};
+        std::memset(scratch, 0, state * sizeof(float));
+    }
+    const int n_positions = task.first_position + task.n_rows;
+    for (int begin = 0; begin < n_positions; begin += kScoreChunk) {
+        const int end = begin + kScoreChunk < n_positions ? begin + kScoreChunk : n_positions;
+        KeyVector vectors[kScoreChunk];
+        const int n_vectors = key_vectors(task, begin, end, vectors);
+        const float* values[kScoreChunk];
+        for (int p = begin; p < end; ++p) {
+            values[p - begin] = task.values +
+                                task.block_table[p / task.block_size] * task.value_block_stride +
+                                (p % task.block_size) * task.value_stride;
+        }
+        int i = 0;
+        for (; i + 4 <= n_queries; i += 4) {
+            chunk_of<4>(task, queries + i, begin, end, vectors, n_vectors, values);
+        }
+        for (; i < n_queries; ++i) {
+            chunk_of<1>(task, queries + i, begin, end, vectors, n_vectors, values);
+        }
+    }
+    for (int i = 0; i < n_queries; ++i) {
+        const float total = sum_of(Vec::load(queries[i].total));
+        for (int d = 0; d < task.head_dim; ++d) queries[i].out[d] = queries[i].sum[d] / total;
+    }
+}
+
+}  // namespace
+}  // namespace codellama

@@ -1,0 +1,81 @@
+// The arithmetic of the model, once per instruction set.
+//
+// A kernel's result for one row and one token does not depend on the tile it was computed in: sums
+// over columns run in the same order, in the same vector lanes, whatever stands beside them. That is
+// what makes a packed batch equal to each sequence alone, bit for bit.
+//
+// The files that implement this table are compiled with instructions that the machine may lack, so
+// they define nothing with external linkage but the table itself.
+#pragma once
+
+#include "format.h"
+
+namespace codellama {
+
+// Rows that `matmul` expands to float32 at a time when many tokens share them.
+constexpr int kPanelRows = 16;
+
+// Positions whose scores attention holds at once. Counted from position 0, so that the order of
+// summation depends on a token's position only.
+constexpr int kScoreChunk = 64;
+
+// Query vectors (rows times heads) that one attention task may have.
+constexpr int kMaxQueries = 64;
+
+// Attention of a few consecutive query rows of one sequence, for the query heads that share one
+// key/value head.
+struct AttentionTask {
+    const float* q;     // first row's first head; the heads of a row follow each other
+    int64_t q_stride;   // floats between rows
+    float* out;         // laid out like q
+    int64_t out_stride;
+    int n_rows;
+    int n_heads;        // that share the key/value head; n_rows * n_heads <= kMaxQueries
+    int head_dim;
+    int first_position; // of the first row; row i attends to positions 0..first_position + i
+    float scale;
+    const int32_t* block_table;
+    int block_size;
+    const float* keys;    // this head in block 0: [head_dim][block_size]
+    const float* values;  // this head in block 0: [block_size][value_stride]
+    int64_t key_block_stride;    // floats from one block to the next
+    int64_t value_block_stride;
+    int64_t value_stride;  // head_dim rounded up to 16
+    float* scratch;        // kMaxQueries * (value_stride + 32) floats
+};
+
+struct Kernels {
+    const char* name;
+
+    // out[t][r] = sum over k of w[r][k] * x[t][k], or += it, for rows [first, end) of w and n_tokens
+    // rows of x. x is zero from column w.cols to the next multiple of kBlock. `panel` holds kPanelRows
+    // rows of w.cols numbers, rounded up to kBlock.
+    void (*matmul)(const Matrix& w, int64_t first, int64_t end, const float* x, int64_t x_stride,
+                   int64_t n_tokens, float* out, int64_t out_stride, bool add, float* panel);
+
+    // The n numbers of a stored row.
+    void (*dequantise)(Format format, const uint8_t* row, int64_t n, float* out);
+
+    // out = x / sqrt(mean(x^2) + eps) * weight
+    void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
+
+    // Turns the pairs (i, i + n) of a head of 2n numbers by the angles whose cosines and sines are
+    // given.
+    void (*rotate)(float* head, const float* cos, const float* sin, int64_t n);
+
+    // gate = gate / (1 + exp(-gate)) * up
+    void (*silu_multiply)(float* gate, const float* up, int64_t n);
+
+    void (*attend)(const AttentionTask& task);
+
+    // out = exp((x - shift) / temperature)
+    void (*exp_scaled)(const float* x, int64_t n, float shift, float temperature, float* out);
+};
+
+extern const Kernels generic_kernels;
+#if defined(__x86_64__)
+extern const Kernels avx2_kernels;
+extern const Kernels avx512_kernels;
+#endif
+
+}  // namespace codellama

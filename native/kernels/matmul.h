@@ -1,0 +1,255 @@
+// Weights times activations, from any format, written over `Vec`.
+//
+// Every sum runs over the columns in order, column k in lane k mod kLanes of one accumulator, and
+// the lanes are added in one fixed tree at the end. Expanding a block to float32 is exact in all
+// formats (a scale has 11 significant bits and a quantised number at most 8), so expanding first
+// and multiplying later gives the same bits as doing both at once.
+#pragma once
+
+#include "kernels/kernels.h"
+
+namespace codellama {
+namespace {
+
+constexpr int kVectors = kBlock / Vec::kLanes;  // vectors in a block of 32 numbers
+
+// A block of 32 numbers in one of the formats, expanded a vector at a time.
+struct F32 {
+    static constexpr Format kFormat = Format::f32;
+    static constexpr int64_t kBytes = 128;
+    const uint8_t* p;
+
+    Vec::F vector(int v) const { return Vec::load(p + 4 * v * Vec::kLanes); }
+};
+
+struct F16 {
+    static constexpr Format kFormat = Format::f16;
+    static constexpr int64_t kBytes = 64;
+    const uint8_t* p;
+
+    Vec::F vector(int v) const { return Vec::load_f16(p + 2 * v * Vec::kLanes); }
+};
+
+struct BF16 {
+    static constexpr Format kFormat = Format::bf16;
+    static constexpr int64_t kBytes = 64;
+    const uint8_t* p;
+
+    Vec::F vector(int v) const { return Vec::load_bf16(p + 2 * v * Vec::kLanes); }
+};
+
+struct Q8_0 {
+    static constexpr Format kFormat = Format::q8_0;
+    static constexpr int64_t kBytes = 34;
+    const uint8_t* p;
+    Vec::F scale = Vec::set1_f16(p);
+
+    Vec::F vector(int v) const {
+        return Vec::mul(Vec::load_bytes(p + 2 + v * Vec::kLanes), scale);
+    }
+};
+
+struct Q4_0 {
+    static constexpr Format kFormat = Format::q4_0;
+    static constexpr int64_t kBytes = 18;
+    const uint8_t* p;
+    Vec::F scale = Vec::set1_f16(p);
+
+    Vec::F vector(int v) const { return Vec::mul(Vec::load_nibbles(p + 2, v), scale); }
+};
+
+// Whether a row may end within a block, and then the bytes of a number.
+template <class Block>
+constexpr bool kHasOddEnd = Block::kBytes >= 64;
+template <class Block>
+constexpr int64_t kNumberBytes = Block::kBytes / kBlock;
+
+// One block of R rows times T tokens, added to the accumulators.
+template <class Block, int R, int T>
+[[gnu::always_inline]] inline void add_block(const uint8_t* const* w, int64_t offset,
+                                             const float* x, int64_t x_stride,
+                                             Vec::F (&acc)[R][T]) {
+    if constexpr (T == 1) {
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+            const Block block{w[r] + offset};
+#pragma GCC unroll 8
+            for (int v = 0; v < kVectors; ++v) {
+                acc[r][0] = Vec::fma(block.vector(v), Vec::load(x + v * Vec::kLanes), acc[r][0]);
+            }
+        }
+    } else {
+        Block blocks[R];
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) blocks[r] = Block{w[r] + offset};
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+            Vec::F in[T];
+#pragma GCC unroll 8
+            for (int t = 0; t < T; ++t) in[t] = Vec::load(x + t * x_stride + v * Vec::kLanes);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r) {
+                const Vec::F row = blocks[r].vector(v);
+#pragma GCC unroll 8
+                for (int t = 0; t < T; ++t) acc[r][t] = Vec::fma(row, in[t], acc[r][t]);
+            }
+        }
+    }
+}
+
+// The products of R rows and T tokens over all columns; the first `n` rows are written.
+template <class Block, int R, int T>
+void tile(const uint8_t* const* w, int n, int64_t cols, const float* x, int64_t x_stride,
+          float* out, int64_t out_stride, bool add) {
+    static_assert(R % 4 == 0, "sums are finished four at a time");
+    const uint8_t* rows[R];
+    Vec::F acc[R][T];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+        rows[r] = w[r];
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) acc[r][t] = Vec::zero();
+    }
+    const int64_t n_blocks = cols / kBlock;
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        add_block<Block, R, T>(rows, b * Block::kBytes, x + b * kBlock, x_stride, acc);
+    }
+    if constexpr (kHasOddEnd<Block>) {
+        if (cols % kBlock != 0) {
+            uint8_t ends[R][Block::kBytes] = {};
+            const uint8_t* end_rows[R];
+            for (int r = 0; r < R; ++r) {
+                std::memcpy(ends[r], rows[r] + n_blocks * Block::kBytes,
+                            cols % kBlock * kNumberBytes<Block>);
+                end_rows[r] = ends[r];
+            }
+            add_block<Block, R, T>(end_rows, 0, x + n_blocks * kBlock, x_stride, acc);
+        }
+    }
+    float sums[T][R];
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) {
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r += 4) {
+            Vec::sum4(acc[r][t], acc[r + 1][t], acc[r + 2][t], acc[r + 3][t], sums[t] + r);
+        }
+    }
+    for (int t = 0; t < T; ++t) {
+        float* row = out + t * out_stride;
+        for (int r = 0; r < n; ++r) row[r] = add ? row[r] + sums[t][r] : sums[t][r];
+    }
+}
+
+// `tile` for a number of tokens known at run time only, at most Vec::kTileTokens.
+template <class Block, int T = Vec::kTileTokens>
+void tile_of(int64_t n_tokens, const uint8_t* const* w, int n, int64_t cols, const float* x,
+             int64_t x_stride, float* out, int64_t out_stride, bool add) {
+    if (n_tokens == T) {
+        tile<Block, 4, T>(w, n, cols, x, x_stride, out, out_stride, add);
+    } else if constexpr (T > 1) {
+        tile_of<Block, T - 1>(n_tokens, w, n, cols, x, x_stride, out, out_stride, add);
+    }
+}
+
+// Pointers to R rows from `first` on; behind the end the last row stands in.
+template <int R>
+int rows_from(const uint8_t* data, int64_t row_bytes, int64_t first, int64_t end,
+              const uint8_t* (&rows)[R]) {
+    const int n = end - first < R ? static_cast<int>(end - first) : R;
+    for (int r = 0; r < R; ++r) rows[r] = data + (first + (r < n ? r : n - 1)) * row_bytes;
+    return n;
+}
+
+template <class Block>
+void dequantise_row(const uint8_t* row, int64_t n, float* out) {
+    int64_t b = 0;
+    for (; b < n / kBlock; ++b) {
+        const Block block{row + b * Block::kBytes};
+        for (int v = 0; v < kVectors; ++v) {
+            Vec::store(out + b * kBlock + v * Vec::kLanes, block.vector(v));
+        }
+    }
+    if constexpr (kHasOddEnd<Block>) {
+        if (n % kBlock != 0) {
+            uint8_t end[Block::kBytes] = {};
+            float numbers[kBlock];
+            std::memcpy(end, row + b * Block::kBytes, n % kBlock * kNumberBytes<Block>);
+            const Block block{end};
+            for (int v = 0; v < kVectors; ++v) {
+                Vec::store(numbers + v * Vec::kLanes, block.vector(v));
+            }
+            std::memcpy(out + b * kBlock, numbers, n % kBlock * sizeof(float));
+        }
+    }
+}
+
+template <class Block>
+void product(const Matrix& w, int64_t first, int64_t end, const float* x, int64_t x_stride,
+             int64_t n_tokens, float* out, int64_t out_stride, bool add, float* panel) {
+    if (n_tokens == 1) {
+        const uint8_t* rows[8];
+        for (int64_t r = first; r < end; r += 8) {
+            const int n = rows_from(w.data, w.row_bytes, r, end, rows);
+            tile<Block, 8, 1>(rows, n, w.cols, x, x_stride, out + r, out_stride, add);
+        }
+        return;
+    }
+    const uint8_t* rows[4];
+    if (n_tokens <= Vec::kTileTokens) {
+        for (int64_t r = first; r < end; r += 4) {
+            const int n = rows_from(w.data, w.row_bytes, r, end, rows);
+            tile_of<Block>(n_tokens, rows, n, w.cols, x, x_stride, out + r, out_stride, add);
+        }
+        return;
+    }
+    // Many tokens: a panel of rows stays in the cache, as float32, while all tokens pass by.
+    const int64_t panel_stride = (w.cols + kBlock - 1) / kBlock * kBlock;
+    for (int64_t p = first; p < end; p += kPanelRows) {
+        const int64_t p_end = p + kPanelRows < end ? p + kPanelRows : end;
+        const uint8_t* data = w.data + p * w.row_bytes;
+        int64_t row_bytes = w.row_bytes;
+        if constexpr (Block::kFormat != Format::f32) {
+            for (int64_t r = p; r < p_end; ++r) {
+                dequantise_row<Block>(w.data + r * w.row_bytes, w.cols,
+                                    panel + (r - p) * panel_stride);
+            }
+            data = reinterpret_cast<const uint8_t*>(panel);
+            row_bytes = panel_stride * static_cast<int64_t>(sizeof(float));
+        }
+        for (int64_t t = 0; t < n_tokens; t += Vec::kTileTokens) {
+            const int64_t left = n_tokens - t;
+            const int64_t n_tile = left < Vec::kTileTokens ? left : Vec::kTileTokens;
+            for (int64_t r = 0; r < p_end - p; r += 4) {
+                const int n = rows_from(data, row_bytes, r, p_end - p, rows);
+                tile_of<F32>(n_tile, rows, n, w.cols, x + t * x_stride, x_stride,
+                             out + t * out_stride + p + r, out_stride, add);
+            }
+        }
+    }
+}
+
+void matmul(const Matrix& w, int64_t first, int64_t end, const float* x, int64_t x_stride,
+            int64_t n_tokens, float* out, int64_t out_stride, bool add, float* panel) {
+    decltype(&product<F32>) body = nullptr;
+    switch (w.format) {
+        case Format::f32: body = product<F32>; break;
+        case Format::f16: body = product<F16>; break;
+        case Format::bf16: body = product<BF16>; break;
+        case Format::q8_0: body = product<Q8_0>; break;
+        case Format::q4_0: body = product<Q4_0>; break;
+    }
+    body(w, first, end, x, x_stride, n_tokens, out, out_stride, add, panel);
+}
+
+void dequantise(Format format, const uint8_t* row, int64_t n, float* out) {
+    switch (format) {
+        case Format::f32: return dequantise_row<F32>(row, n, out);
+        case Format::f16: return dequantise_row<F16>(row, n, out);
+        case Format::bf16: return dequantise_row<BF16>(row, n, out);
+        case Format::q8_0: return dequantise_row<Q8_0>(row, n, out);
+        case Format::q4_0: return dequantise_row<Q4_0>(row, n, out);
+    }
+}
+
+}  // namespace
+}  // namespace codellama

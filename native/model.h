@@ -1,0 +1,81 @@
+// The Code Llama decoder over a flat batch and a paged cache.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "batch.h"
+#include "cache.h"
+#include "kernels/kernels.h"
+#include "rows.h"
+#include "threads.h"
+#include "weights.h"
+
+namespace codellama {
+
+// Weights, cache and threads of one model.
+class Model {
+  public:
+    // Throws std::invalid_argument for sizes that are out of range or contradict each other.
+    Model(const Sizes& sizes, int n_blocks, int block_size, int n_threads,
+          const std::string& simd);
+
+    Weights& weights() { return weights_; }
+
+    // Stores the batch's keys and values and writes logits [R, vocab_size]. Waits for its turn
+    // when another thread is in a step. Throws std::invalid_argument as `check` does, and when
+    // tensors are still missing.
+    void step(const Batch& batch, float* logits);
+
+    const Sizes& sizes() const { return sizes_; }
+    const char* simd() const { return kernels_.name; }
+    int n_threads() const { return pool_.n_threads(); }
+
+  private:
+    struct Scratch {  // of one thread
+        std::vector<float> panel, attention;
+    };
+    struct AttentionPart {
+        int64_t sequence, first_token;
+        int kv_head, head, n_heads, n_rows;
+    };
+
+    void reserve(const Batch& batch);
+    void embed(const Batch& batch);
+    void find_angles(const Batch& batch);
+    void plan_attention(const Batch& batch);
+    void norm(const std::vector<float>& weight, int64_t n_tokens);
+    void store_keys_and_values(const Batch& batch, int layer);
+    void attend(const Batch& batch, int layer);
+    void gate_and_up(const LayerWeights& layer, int64_t n_tokens);
+
+    // out = the matrices, one above the other, times the rows of `in`; or out += it.
+    void multiply(std::initializer_list<const Matrix*> matrices, Rows& in, int64_t n_tokens,
+                  float* out, int64_t out_stride, bool add);
+
+    // Runs body(begin, end, scratch) over parts of [0, n), multiples of `grain` long, on as many
+    // threads as `work` multiply-adds per item are worth.
+    template <class Body>
+    void in_parts(int64_t n, int64_t grain, double work, Body body);
+
+    Sizes sizes_;
+    int n_blocks_, block_size_;
+    const Kernels& kernels_;
+    Weights weights_;
+    ThreadPool pool_;
+    PagedCache<float> cache_;
+    std::mutex busy_;
+
+    std::vector<float> inverse_frequencies_;  // [head_dim / 2]
+    Rows hidden_, normed_, qkv_, attended_, gate_, up_;
+    Rows angles_;                      // cosines, then sines
+    std::vector<int32_t> sequence_of_;  // [T]
+    std::vector<AttentionPart> parts_;
+    double attention_work_ = 0;  // of all parts
+    std::vector<Scratch> scratch_;
+};
+
+}  // namespace codellama

@@ -1,0 +1,103 @@
+"""The CPU body of the runner: weights handed to the native core once, and a step is one call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codellama.errors import ConfigError, OutOfMemory
+from codellama.model.config import ModelConfig
+from codellama.quant.formats import Tensor
+from codellama.runners import Batch
+
+try:
+    from codellama import _native
+except ImportError as error:
+    raise ConfigError(
+        f"the native core of this package cannot be loaded: {error}",
+        hint="install the package with pip, or run `make native` in its sources",
+    ) from error
+
+
+class CpuRunner:
+    """Runs the native core over flat batches with a paged key/value cache in float32.
+
+    Matrices stay in their stored format and, where they are memory-mapped, in their file.
+    `n_threads` None takes one per physical core; `simd` "auto" the fastest kernels of this CPU,
+    and CODELLAMA_SIMD (generic, avx2 or avx512) forces others when debugging. A row of logits has
+    the same bits whatever else is in the batch.
+
+    Raises:
+        ConfigError: a setting is out of range, or this CPU lacks the kernels asked for.
+        OutOfMemory: the cache cannot be reserved.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tensors: Iterable[tuple[str, Tensor]],
+        *,
+        n_blocks: int,
+        block_size: int,
+        n_threads: int | None = None,
+        simd: str | None = None,
+    ) -> None:
+        self.config = config
+        self.n_blocks = n_blocks
+        self.block_size = block_size
+        if simd is None:
+            simd = os.environ.get("CODELLAMA_SIMD", "auto")
+        try:
+            self._model = _native.Model(
+                dim=config.dim,
+                n_layers=config.n_layers,
+                n_heads=config.n_heads,
+                n_kv_heads=config.n_kv_heads,
+                head_dim=config.head_dim,
+                ffn_dim=config.ffn_dim,
+                vocab_size=config.vocab_size,
+                norm_eps=config.norm_eps,
+                rope_theta=config.rope_theta,
+                tie_embeddings=config.tie_embeddings,
+                n_blocks=n_blocks,
+                block_size=block_size,
+                n_threads=_native.n_physical_threads() if n_threads is None else n_threads,
+                simd=simd,
+            )
+        except ValueError as error:
+            raise ConfigError(f"the CPU engine cannot be set up: {error}") from error
+        except MemoryError as error:
+            n_bytes = n_blocks * block_size * config.kv_bytes_per_token(4)
+            raise OutOfMemory(
+                f"a cache of {n_blocks * block_size} tokens, {n_bytes / 1e9:.1f} GB, "
+                "cannot be reserved",
+                hint="a shorter --max-seq-len needs less cache",
+            ) from error
+        for name, tensor in tensors:
+            rows, cols = tensor.shape if len(tensor.shape) == 2 else (1, tensor.shape[0])
+            self._model.set_tensor(name, str(tensor.format), rows, cols, tensor.data)
+        self._model.finish()
+
+    @property
+    def simd(self) -> str:
+        """The kernels in use: generic, avx2 or avx512."""
+        return self._model.simd
+
+    @property
+    def n_threads(self) -> int:
+        """Threads of a step, the caller's included."""
+        return self._model.n_threads
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits [R, vocab] of the rows asked for; see `Runner`."""
+        return self._model.step(
+            batch.tokens,
+            batch.positions,
+            batch.seq_starts,
+            batch.context_lens,
+            batch.block_tables,
+            batch.logit_rows,
+        )
