@@ -276,7 +276,7 @@ def _publish(temporary: Path, dst: Path) -> None:
         dst.rename(old)
     try:
         temporary.rename(dst)
-    except OSError:
+    except BaseException:
         if old is not None:
             old.rename(dst)
         raise
