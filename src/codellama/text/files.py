@@ -9,20 +9,22 @@ from pathlib import Path
 from codellama.errors import CheckpointError
 
 MAX_BYTES = 64 << 20
-NAMES = ("tokenizer.model", "tokenizer.json")
+BESIDE_MODEL = ("tokenizer_config.json", "added_tokens.json")
 
 
 def read_tokenizer_files(path: Path) -> dict[str, bytes]:
-    """The tokenizer file at `path`, or the first of `NAMES` in that folder, by its usual name.
+    """The tokenizer file at `path`, or the files that matter in that folder, by their usual names.
 
     Raises:
         CheckpointError: there is none, it cannot be read or is larger than 64 MiB, or it is
             recognisably something else.
     """
     if path.is_dir():
-        for name in NAMES:
-            if (path / name).exists():
-                return {name: _read(path / name)}
+        if (path / "tokenizer.model").exists():
+            names = ["tokenizer.model", *(n for n in BESIDE_MODEL if (path / n).exists())]
+            return {name: _read(path / name) for name in names}
+        if (path / "tokenizer.json").exists():
+            return {"tokenizer.json": _read(path / "tokenizer.json")}
         raise CheckpointError(
             f"{path}: holds neither tokenizer.model nor tokenizer.json",
             hint="copy the tokenizer from where the model came from",

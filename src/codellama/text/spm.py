@@ -8,7 +8,6 @@ sentencepiece_model.proto of github.com/google/sentencepiece.
 
 from __future__ import annotations
 
-import math
 import re
 import struct
 from collections import Counter
@@ -28,6 +27,7 @@ _UNK_PIECE, _BOS_PIECE, _EOS_PIECE = 45, 46, 47
 _NAME, _CHARS_MAP, _DUMMY_PREFIX, _REMOVE_SPACES, _ESCAPE_SPACES = 1, 2, 3, 4, 5  # normaliser
 _BPE = 2
 
+_LARGEST = 3.4e38  # float32 ends a little above
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 
@@ -63,8 +63,13 @@ class Vocabulary:
             twice, _ = Counter(self.pieces).most_common(1)[0]
             found = "an empty piece" if "" in self.pieces else f"the piece {twice!a} twice"
             raise CheckpointError(f"{where}: the vocabulary has {found}")
-        if not all(map(math.isfinite, self.scores)):
-            raise CheckpointError(f"{where}: a piece's score is not a finite number")
+        try:
+            "".join(self.pieces).encode()
+        except UnicodeEncodeError as error:
+            raise CheckpointError(f"{where}: a piece is not valid Unicode") from error
+        # Comparing so also finds NaN.
+        if not all(abs(score) <= _LARGEST for score in self.scores):
+            raise CheckpointError(f"{where}: a piece's score is not a number that float32 holds")
         if not set(self.types) <= set(PieceType):
             raise CheckpointError(f"{where}: a piece has a type that is not one of 1 to 6")
         if (unknown := list(self.types).count(PieceType.UNKNOWN)) != 1:
@@ -93,13 +98,18 @@ def check(model: bytes, where: str) -> bool:
             unchanged text, as the tokenizers of this family are.
     """
     trainer, normalizer = b"", b""
-    for number, value in _sections(model, where):
+    for number, start, end in _sections(model, where):
         if number == _TRAINER:
-            trainer += value  # a section given twice is one section, says protobuf
+            trainer += model[start:end]  # parts of one message given apart are one, says protobuf
         elif number == _NORMALIZER:
-            normalizer += value
-        elif number == _DENORMALIZER and dict(_fields(value, where)).get(_CHARS_MAP):
+            normalizer += model[start:end]
+        elif number == _DENORMALIZER and dict(_fields(model[start:end], where)).get(_CHARS_MAP):
             raise CheckpointError(f"{where}: rewrites the characters it decodes")
+    if not trainer:
+        raise CheckpointError(
+            f"{where}: is not a SentencePiece model, or its end is missing",
+            hint="download the file again",
+        )
     trained, prepared = dict(_fields(trainer, where)), dict(_fields(normalizer, where))
     if trained.get(_MODEL_TYPE, 1) != _BPE:
         raise CheckpointError(f"{where}: is not a BPE model; Code Llama's tokenizers are")
@@ -123,10 +133,10 @@ def vocabulary(model: bytes, where: str) -> Vocabulary:
     pieces: list[str] = []
     scores: list[float] = []
     types: list[int] = []
-    for number, value in _sections(model, where):
+    for number, start, end in _sections(model, where):
         if number != _PIECE:
             continue
-        fields = dict(_fields(value, where))
+        fields = dict(_fields(model[start:end], where))
         text, score, kind = fields.get(_TEXT, b""), fields.get(_SCORE, 0.0), fields.get(_TYPE, 1)
         if not (isinstance(text, bytes) and isinstance(score, float) and isinstance(kind, int)):
             raise CheckpointError(f"{where}: piece {len(pieces)} is damaged")
@@ -144,10 +154,10 @@ def vocabulary(model: bytes, where: str) -> Vocabulary:
 def build(vocabulary: Vocabulary, *, add_dummy_prefix: bool) -> bytes:
     """The SentencePiece model of a checked vocabulary: BPE, byte fallback, text left as it is."""
     out = bytearray()
-    for piece, score, kind in zip(
-        vocabulary.pieces, vocabulary.scores, vocabulary.types, strict=True
-    ):
-        body = _bytes(_TEXT, piece.encode()) + b"\x15" + struct.pack("<f", score)
+    rows = zip(vocabulary.pieces, vocabulary.scores, vocabulary.types, strict=True)
+    pack, head = struct.Struct("<f").pack, _head(_SCORE, _FIXED32)
+    for piece, score, kind in rows:
+        body = _bytes(_TEXT, piece.encode()) + head + pack(score)
         out += _bytes(_PIECE, body if kind == PieceType.NORMAL else body + _int(_TYPE, kind))
     unknown = list(vocabulary.types).index(PieceType.UNKNOWN)
     place = {piece: i for i, piece in enumerate(vocabulary.pieces)}
@@ -163,29 +173,30 @@ def build(vocabulary: Vocabulary, *, add_dummy_prefix: bool) -> bytes:
         + _bytes(_BOS_PIECE, b"<s>")
         + _bytes(_EOS_PIECE, b"</s>")
     )
-    return bytes(out) + _bytes(_TRAINER, trainer) + _normalizer(add_dummy_prefix)
-
-
-def with_dummy_prefix(model: bytes, add_dummy_prefix: bool, where: str) -> bytes:
-    """The same checked model, which puts a space in front of text or does not."""
-    kept = b"".join(
-        _bytes(number, value) for number, value in _sections(model, where) if number != _NORMALIZER
-    )
-    return kept + _normalizer(add_dummy_prefix)
-
-
-def _normalizer(add_dummy_prefix: bool) -> bytes:
-    return _bytes(
-        _NORMALIZER,
+    normalizer = (
         _bytes(_NAME, b"identity")
         + _int(_DUMMY_PREFIX, add_dummy_prefix)
         + _int(_REMOVE_SPACES, 0)
-        + _int(_ESCAPE_SPACES, 1),
+        + _int(_ESCAPE_SPACES, 1)
     )
+    return bytes(out) + _bytes(_TRAINER, trainer) + _bytes(_NORMALIZER, normalizer)
 
 
-def _sections(model: bytes, where: str) -> Iterator[tuple[int, bytes]]:
-    """The parts of a model, each with its field number."""
+def orders_merges(vocabulary: Vocabulary) -> bool:
+    """Whether scores say which of two merges comes first."""
+    rows = zip(vocabulary.pieces, vocabulary.scores, vocabulary.types, strict=True)
+    scores = [s for piece, s, kind in rows if kind == PieceType.NORMAL and len(piece) > 1]
+    return len(scores) < 2 or len(set(scores)) > 1
+
+
+def without_dummy_prefix(model: bytes) -> bytes:
+    """The same model, which puts no space in front of text."""
+    # Of a field given twice the last one counts, says protobuf, so nothing needs to be taken out.
+    return model + _bytes(_NORMALIZER, _int(_DUMMY_PREFIX, 0))
+
+
+def _sections(model: bytes, where: str) -> Iterator[tuple[int, int, int]]:
+    """The parts of a model: field number, where it starts, where it ends."""
     at, end = 0, len(model)
     while at < end:
         # Nearly all are pieces shorter than 128 bytes: two bytes of head each.
@@ -206,7 +217,7 @@ def _sections(model: bytes, where: str) -> Iterator[tuple[int, bytes]]:
                 f"{where}: is cut off: a part ends at byte {at} and the file at {end}",
                 hint="download the file again",
             )
-        yield number, model[start:at]
+        yield number, start, at
 
 
 def _fields(message: bytes, where: str) -> Iterator[tuple[int, int | float | bytes]]:
@@ -255,6 +266,8 @@ def _bytes(number: int, value: bytes) -> bytes:
 
 
 def _raw_varint(value: int) -> bytes:
+    if value < 0x80:
+        return bytes((value,))
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)

@@ -23,8 +23,8 @@ from codellama.text.files import read_tokenizer_files
 from codellama.text.spm import PieceType, Vocabulary
 
 PREFIX, SUFFIX, MIDDLE, EOT, STEP = "▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>", "<step>"
-_EOT_RUNS = tuple(SPACE + "<EOT>" * n for n in range(2, 7))
-CONTROL_PIECES = frozenset((PREFIX, SUFFIX, MIDDLE, EOT, STEP, *_EOT_RUNS))
+EOT_RUNS = tuple(SPACE + "<EOT>" * n for n in range(2, 7))
+CONTROL_PIECES = frozenset((PREFIX, SUFFIX, MIDDLE, EOT, STEP, *EOT_RUNS))
 
 
 class Tokenizer:
@@ -74,19 +74,33 @@ class Tokenizer:
     def from_files(cls, files: Mapping[str, bytes], where: str) -> Self:
         """From the contents of a model folder's tokenizer files, by name.
 
-        Looks at `tokenizer.model`, else at `tokenizer.json`; others are ignored.
+        Looks at `tokenizer.model`, with the tokens that `tokenizer_config.json` and
+        `added_tokens.json` add to it, or else at `tokenizer.json`.
 
         Raises:
             CheckpointError: as `open`.
         """
-        if "tokenizer.model" in files:
+        if files.keys() == {"tokenizer.model"}:
             return cls(files["tokenizer.model"], where)
-        if "tokenizer.json" in files:
-            from codellama.text.hf_json import read_tokenizer_json
+        from codellama.text import hf_files
 
-            vocabulary, add_dummy_prefix = read_tokenizer_json(files["tokenizer.json"], where)
-            return cls._from_vocabulary(vocabulary, add_dummy_prefix, where)
-        raise CheckpointError(f"{where}: holds neither tokenizer.model nor tokenizer.json")
+        if "tokenizer.model" in files:
+            found = cls(files["tokenizer.model"], where)
+            added = hf_files.read_added_tokens(files, where)
+            if all(found._has(token.id, token.content) for token in added):
+                return found
+            vocabulary, add_dummy_prefix = found.vocabulary(), found.add_dummy_prefix
+        elif "tokenizer.json" in files:
+            read = hf_files.read_tokenizer_json(files["tokenizer.json"], where)
+            vocabulary, add_dummy_prefix, added = read
+        else:
+            raise CheckpointError(f"{where}: holds neither tokenizer.model nor tokenizer.json")
+        if STEP not in vocabulary.pieces and any(token.content == STEP for token in added):
+            # The published 70B-Instruct files add <step> to another vocabulary, whose space in
+            # front of text their own pipeline needs. The model's own tokenizer puts none.
+            add_dummy_prefix = False
+        vocabulary = hf_files.with_added_tokens(vocabulary, added, where)
+        return cls._from_vocabulary(vocabulary, add_dummy_prefix, where)
 
     @classmethod
     def from_pieces(
@@ -95,28 +109,35 @@ class Tokenizer:
         scores: Sequence[float],
         types: Sequence[int],
         *,
-        add_dummy_prefix: bool,
+        add_dummy_prefix: bool | None,
         where: str = "vocabulary",
     ) -> Self:
         """From a list of pieces, as a GGUF header gives it; `types` are SentencePiece's numbers.
 
-        The family's own markers become plain pieces, as in Meta's files, whatever a converter
-        made of them.
+        The family's own markers become plain pieces, as in Meta's files, whatever a converter made
+        of them. When `add_dummy_prefix` is None it is what the family does: off with `<step>`, on
+        without.
 
         Raises:
             CheckpointError: lengths differ, a piece is empty or doubled, bytes are missing, or
                 scores do not order the merges.
         """
-        kinds = [
-            PieceType.NORMAL if piece in CONTROL_PIECES else kind
-            for piece, kind in zip(pieces, types, strict=False)
-        ]
-        kinds += types[len(kinds) :]
+        kinds = [int(kind) for kind in types]
+        for at, piece in enumerate(pieces[: len(kinds)]):
+            if piece in CONTROL_PIECES:
+                kinds[at] = PieceType.NORMAL
+        if add_dummy_prefix is None:
+            add_dummy_prefix = STEP not in pieces
         return cls._from_vocabulary(Vocabulary(pieces, scores, kinds), add_dummy_prefix, where)
 
     @classmethod
     def _from_vocabulary(cls, vocabulary: Vocabulary, add_dummy_prefix: bool, where: str) -> Self:
         vocabulary.check(where)
+        if not spm.orders_merges(vocabulary):
+            raise CheckpointError(
+                f"{where}: all pieces have the same score, so the order of merges is lost",
+                hint="convert the model again with a newer converter, from tokenizer.model",
+            )
         return cls(spm.build(vocabulary, add_dummy_prefix=add_dummy_prefix), where)
 
     @property
@@ -156,8 +177,7 @@ class Tokenizer:
         """
         check_text(text)
         if self._bare is None:
-            model = spm.with_dummy_prefix(self._model, False, self._where)
-            self._bare = _processor(model, self._where)
+            self._bare = _processor(spm.without_dummy_prefix(self._model), self._where)
         return self._safe(self._bare.encode(text), allow_control)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -215,14 +235,22 @@ class Tokenizer:
         found = self._processor.piece_to_id(piece)
         return None if found == self.unk_id else int(found)
 
+    def _has(self, token_id: int, piece: str) -> bool:
+        return 0 <= token_id < self.n_vocab and self._processor.id_to_piece(token_id) == piece
+
+    def _mergeable(self, piece: str) -> int | None:
+        """The id of a piece that merges make, and that is not a control piece."""
+        found = None if piece in CONTROL_PIECES else self._find(piece)
+        is_other = (self._processor.is_control, self._processor.is_byte, self._processor.is_unused)
+        return None if found is None or any(test(found) for test in is_other) else found
+
     def _split(self, piece: str) -> tuple[int, ...]:
         """Ids of the parts of a control piece, as if BPE did not know control pieces."""
         parts = list(piece)
         while True:
             pairs = []
             for at in range(len(parts) - 1):
-                joined = parts[at] + parts[at + 1]
-                found = None if joined in CONTROL_PIECES else self._find(joined)
+                found = self._mergeable(parts[at] + parts[at + 1])
                 if found is not None:
                     pairs.append((-self._processor.get_score(found), at))
             if not pairs:
@@ -231,13 +259,11 @@ class Tokenizer:
             parts[at : at + 2] = [parts[at] + parts[at + 1]]
         ids: list[int] = []
         for part in parts:
-            found = self._find(part)
-            spelled = part.replace(SPACE, " ").encode()
-            ids += (
-                [found]
-                if found is not None
-                else map(self._processor.piece_to_id, map(spm.byte_piece, spelled))
-            )
+            found = self._mergeable(part)
+            if found is not None:
+                ids.append(found)
+            else:
+                ids += map(self._processor.piece_to_id, map(spm.byte_piece, part.encode()))
         return tuple(ids)
 
     def _safe(self, ids: list[int], allow_control: bool) -> list[int]:
