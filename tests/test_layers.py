@@ -15,7 +15,8 @@ PACKAGE = Path(codellama.__file__).parent
 
 # A module imports only from rows below its own.
 ROWS = [
-    {"cli", "__main__"},
+    {"__main__"},
+    {"cli"},
     {"engine", "train"},
     {"runners"},
     {"checkpoint"},
