@@ -39,12 +39,14 @@ def run(
 
 
 def test_results_go_to_one_stream_and_the_rest_to_the_other() -> None:
-    done = run(HELLO, "complete", "x", "--seed", "7")
+    done = run(HELLO, "complete", "x", "--seed", "7", "--threads", "1")
     assert (done.returncode, done.stdout) == (0, "Hello\n")
     note, model, speed = done.stderr.splitlines()
     assert note == "codellama: a note\x1b from the files"
     assert model.startswith("codellama: nano, ")
-    assert model.endswith("context 256, cpu engine; temperature 0.2, top-p 0.95, seed 7")
+    assert model.endswith(
+        "context 256, cpu engine with 1 thread; temperature 0.2, top-p 0.95, seed 7"
+    )
     assert speed == ("codellama: 3 prompt tokens · first token after 10 ms · 2 tokens at 10 tok/s")
 
 

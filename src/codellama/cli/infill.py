@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from codellama.cli import loading, results, sampling, terminal
 from codellama.cli.prompts import text_from
 from codellama.cli.results import Work
+from codellama.cli.sizes import counted
 from codellama.cli.source import FILL_ME, Hole, SourceFile, check_text, hole_in_text
 from codellama.cli.terminal import Console
 from codellama.cli.trim import Trimmed, room_for_prompt, trim
@@ -139,7 +140,7 @@ def _fit(
     )
     if fit.n_dropped:
         console.say(
-            f"left out {fit.prefix_dropped} tokens at the start and {fit.suffix_dropped} at the "
+            f"left out {counted(fit.prefix_dropped, 'token')} at the start and {fit.suffix_dropped} at the "
             f"end: the context has {llm.max_seq_len}"
         )
     return fit

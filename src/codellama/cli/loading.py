@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codellama.cli.sampling import describe
-from codellama.cli.sizes import human_count
+from codellama.cli.sizes import counted, human_count
 from codellama.cli.terminal import Console
 from codellama.model.family import matches
 
@@ -23,12 +23,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--model", default="nano", metavar="M", help="nano, a hub name, or the path of a folder or "
         ".gguf file (default: nano)")  # fmt: skip
     add("--max-seq-len", type=int, metavar="N", help="tokens of context (default: the model's)")
-    add("--threads", type=int, metavar="N", help="threads of the cpu engine (default: all cores)")
+    add("--threads", type=int, metavar="N", help="threads of the cpu engine (default: one for each "
+        "core)")  # fmt: skip
     add("--engine", choices=("cpu", "torch"), default="cpu", help="default: cpu")
     add(
         "--allow-control",
         action="store_true",
-        help="let the text spell control tokens, such as <PRE>, instead of refusing it",
+        help="let the text spell control tokens, such as <PRE>, as it does in Meta's code",
     )
 
 
@@ -60,5 +61,14 @@ def _described(llm: LLM, args: Namespace) -> str:
     known = f" ({' or '.join(same)})" if same and name not in same else ""
     return (
         f"{name}{known}, {human_count(llm.config.n_params)} parameters, "
-        f"context {llm.max_seq_len}, {args.engine} engine"
+        f"context {llm.max_seq_len}, {args.engine} engine{_threads(args)}"
     )
+
+
+def _threads(args: Namespace) -> str:
+    if args.engine != "cpu":
+        return ""
+    from codellama import _native
+
+    n = _native.n_physical_threads() if args.threads is None else args.threads
+    return f" with {counted(n, 'thread')}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from codellama.cli.sizes import human_bytes, human_count, table, weight_bytes
 from codellama.cli.terminal import Console
+from codellama.errors import CheckpointError
 from codellama.model.config import ModelConfig
 from codellama.model.family import MEMBERS
 from codellama.quant.formats import Format
@@ -34,16 +35,26 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     console = Console.open(args)
-    rows = [_nano(), *(
-        _Row(name=m.name, hub_name=m.hub_name, config=m.config, infill=m.can_infill,
-             chat_form=m.chat_form)
+    rows = []
+    try:
+        rows.append(_nano())
+    except CheckpointError as error:
+        console.warn(str(error))
+    rows += [
+        _Row(
+            name=m.name,
+            hub_name=m.hub_name,
+            config=m.config,
+            infill=m.can_infill,
+            chat_form=m.chat_form,
+        )
         for m in MEMBERS
-    )]  # fmt: skip
+    ]
     if args.json:
         for row in rows:
             console.write(json.dumps(_object(row)) + "\n")
     else:
-        console.write(table([_HEAD, *map(_cells, rows)]))
+        console.write(table([_HEAD, *map(_cells, rows)], n_left=2))
         console.write(
             "\nGive --model a name of the second column, or the path of a folder or .gguf file.\n"
         )

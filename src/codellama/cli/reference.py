@@ -5,6 +5,8 @@ python -m codellama.cli.reference > docs/cli.md
 
 from __future__ import annotations
 
+import argparse
+
 from codellama.cli.main import VERBS, parser, verb_parser
 
 _HEAD = """\
@@ -28,8 +30,18 @@ in what a model writes are shown instead of obeyed; files and pipes get them as 
 def page() -> str:
     """The whole page, in Markdown."""
     parts = [_HEAD, _section("codellama", parser().format_help())]
-    parts += [_section(f"codellama {verb}", verb_parser(verb).format_help()) for verb in VERBS]
+    for verb in VERBS:
+        parts += _sections(verb_parser(verb))
     return "\n".join(parts)
+
+
+def _sections(parser: argparse.ArgumentParser) -> list[str]:
+    """The help of a parser and of the parsers below it."""
+    found = [_section(parser.prog, parser.format_help())]
+    for action in parser._actions:  # argparse has no public way to the parsers below one
+        if isinstance(action, argparse._SubParsersAction):
+            found += [part for below in action.choices.values() for part in _sections(below)]
+    return found
 
 
 def _section(title: str, text: str) -> str:

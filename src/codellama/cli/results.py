@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from codellama.cli.sizes import counted
 from codellama.cli.source import Hole
 from codellama.cli.terminal import Console
 from codellama.errors import RequestError
@@ -129,9 +130,9 @@ def _speed(completions: Sequence[Completion], params: SamplingParams) -> list[st
     shown = f" at {rate:.0f} tok/s" if rate is not None and rate >= 1000 else shown
     cut = [words for c in completions if (words := cut_by(c, params)) is not None]
     return [
-        f"{first.prompt_tokens} prompt tokens{cached}",
+        f"{counted(first.prompt_tokens, 'prompt token')}{cached}",
         f"first token after {1000 * (first.queue_s + first.prefill_s):.0f} ms",
-        f"{made} tokens{shown}",
+        f"{counted(made, 'token')}{shown}",
         *dict.fromkeys(cut),
     ]
 

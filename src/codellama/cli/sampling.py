@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,7 @@ def params(args: Namespace) -> SamplingParams:
         **given,
         max_tokens=None if args.max_tokens == TO_THE_END else args.max_tokens,
         stop=tuple(args.stop),
-        seed=secrets.randbits(31) if args.seed is None else args.seed,
+        seed=_draw_seed() if args.seed is None else args.seed,
     )
 
 
@@ -89,6 +89,10 @@ def describe(params: SamplingParams) -> str:
     if params.repetition_penalty != 1:
         words.append(f"repetition penalty {params.repetition_penalty:g}")
     return ", ".join(words)
+
+
+def _draw_seed() -> int:
+    return int.from_bytes(os.urandom(4), "little")
 
 
 def _unescape(text: str) -> str:

@@ -42,12 +42,17 @@ def human_count(n: int) -> str:
     return f"{_three(value)}{suffix}" if suffix else str(n)
 
 
-def table(rows: list[list[str]]) -> str:
-    """Rows in columns: the first column to the left, the others to the right."""
+def counted(n: int, noun: str) -> str:
+    """A number and its noun, in the plural unless there is one."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def table(rows: list[list[str]], *, n_left: int = 1) -> str:
+    """Rows in columns: the first `n_left` to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "".join(
         "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
+            cell.ljust(width) if i < n_left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         + "\n"

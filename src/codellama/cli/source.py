@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from codellama.cli.sizes import counted
 from codellama.errors import PromptError, RequestError
 
 FILL_ME = "<FILL_ME>"
@@ -82,7 +83,7 @@ class SourceFile:
         lines = self.text.split("\n")
         if not 1 <= line <= len(lines):
             raise RequestError(
-                f"{self.path} has {_count(len(lines), 'line')}, and --at names line {line}"
+                f"{self.path} has {counted(len(lines), 'line')}, and --at names line {line}"
             )
         shown = lines[line - 1].removesuffix("\r")
         start = sum(len(before) + 1 for before in lines[: line - 1])
@@ -91,7 +92,7 @@ class SourceFile:
         column = len(shown) + 1 if column is None else column
         if not 1 <= column <= len(shown) + 1:
             raise RequestError(
-                f"line {line} of {self.path} has {_count(len(shown), 'character')}, "
+                f"line {line} of {self.path} has {counted(len(shown), 'character')}, "
                 f"and --at names column {column}",
                 hint=f"columns go from 1, before the first character, to {len(shown) + 1}, its end",
             )
@@ -195,10 +196,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _reason(error: Exception) -> str:
