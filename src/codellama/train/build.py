@@ -1,0 +1,68 @@
+"""Collected projects -> a corpus folder: documents, manifest, tokenizer and conversations."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from codellama.train.conversations import HandWritten, make_conversations
+from codellama.train.corpus import Corpus, build_corpus
+from codellama.train.decontaminate import Fingerprints
+from codellama.train.sources import Distribution
+from codellama.train.vocabulary import train_tokenizer
+
+TOKENIZER_CHARS = 16_000_000  # more text than this changes little and takes longer
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings:
+    """What a build may vary in. `tokenizer` and `chat` are files; None trains one, leaves it out."""
+
+    max_share: float = 1.0
+    evaluation_files: tuple[Path, ...] = ()
+    n_pieces: int = 8192
+    tokenizer: Path | None = None
+    chat: Path | None = None
+    n_conversations: int = 8000
+    seed: int = 7
+
+
+def build(
+    distributions: Sequence[Distribution],
+    out: Path,
+    settings: BuildSettings,
+    note: Callable[[str], None] = lambda _: None,
+) -> Corpus:
+    """Writes the whole folder `out`; the same archives and settings give the same bytes.
+
+    Raises:
+        ConfigError: an evaluation file or the chat file cannot be read, or the text is too little
+            for the tokenizer.
+    """
+    fingerprints = Fingerprints.read(settings.evaluation_files)
+    note(f"{len(fingerprints)} marks of evaluation problems")
+    corpus = build_corpus(distributions, fingerprints, settings.max_share)
+    corpus.save(out)
+    for reason, n in corpus.dropped().most_common():
+        note(f"dropped {n:6} files: {reason}")
+    train = [d for d in corpus.documents if d.split == "train"]
+    kept = sum(len(d.text) for d in train if d.kind != "function")
+    note(f"kept {kept / 1e6:.1f} MB to train on, in {len(train)} documents")
+    if settings.tokenizer is not None:
+        shutil.copyfile(settings.tokenizer, out / "tokenizer.model")
+    else:
+        texts = [d.text for d in train if d.kind != "function"]
+        Random(settings.seed).shuffle(texts)
+        train_tokenizer(texts, settings.n_pieces, out / "tokenizer.model", TOKENIZER_CHARS)
+    if settings.chat is not None:
+        functions = [d for d in train if d.kind == "function"]
+        written = HandWritten.read(settings.chat)
+        talks = make_conversations(functions, written, settings.n_conversations, settings.seed)
+        with (out / "chat.jsonl").open("w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(talk) + "\n" for talk in talks)
+        note(f"{len(talks)} conversations")
+    return corpus

@@ -1,0 +1,74 @@
+"""Recipes are read strictly, and the shipped ones can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from codellama.errors import ConfigError
+from codellama.train.recipe import Recipe, Schedule
+from train_corpus import RECIPES
+
+MICRO = RECIPES / "micro" / "micro.toml"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/*.toml")), ids=lambda p: p.stem)
+def test_shipped_recipes_are_read(path: Path) -> None:
+    if path.parent.name == "corpus":
+        pytest.skip("a list of sources, not a recipe")
+    assert Recipe.read(path).stages
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("warmup_steps = 5", "warmup_step = 5"), "unknown key `warmup_step`; did you mean"),
+        (("seed = 1\n", ""), "`seed` is missing"),
+        (("seed = 1\n", "seed = 1.5\n"), "1.5 is not of type int"),
+        (("seed = 1\n", "seed = true\n"), "True is not of type int"),
+        (("dim = 64", "dims = 64"), "unknown key `dims`; did you mean `dim`"),
+        (("python = 0.8", "pyhton = 0.8"), "the mix names 'pyhton'"),
+        (("python = 0.8", "python = 0.7"), "the mix adds up to 0.9"),
+        (("infill_rate = 0.9", "infill_rate = 1.9"), "infill_rate 1.9"),
+        (('kind = "adamw"', 'kind = "adam"'), "optimiser 'adam' is not known"),
+        (("[model]", "[model"), "cannot be read as TOML"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    text = MICRO.read_text()
+    assert change[0] in text
+    path = tmp_path / "recipe.toml"
+    path.write_text(text.replace(change[0], change[1], 1))
+    with pytest.raises(ConfigError, match=message):
+        Recipe.read(path)
+
+
+def test_shares_must_add_up_when_time_is_shared(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="shares add up to"):
+        Recipe.read(MICRO, ("time_budget_min=3", "stages.0.share=0.5"))
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        Recipe.read(tmp_path / "none.toml")
+
+
+def test_overrides() -> None:
+    recipe = Recipe.read(MICRO, ("seed=9", "stages.1.max_tokens=77", "name=other"))
+    assert (recipe.seed, recipe.stages[1].max_tokens, recipe.name) == (9, 77, "other")
+    with pytest.raises(ConfigError, match="did you mean `max_tokens`"):
+        Recipe.read(MICRO, ("stages.1.max_token=77",))
+    with pytest.raises(ConfigError, match="there is no `9`"):
+        Recipe.read(MICRO, ("stages.9.max_tokens=77",))
+    with pytest.raises(ConfigError, match="not of the form"):
+        Recipe.read(MICRO, ("seed",))
+
+
+def test_schedule() -> None:
+    schedule = Schedule(warmup_steps=4, start=1.0, end=0.2, decay=0.5)
+    assert [schedule.factor(step, 0.0) for step in (0, 1, 3, 9)] == [0.25, 0.5, 1.0, 1.0]
+    assert schedule.factor(9, 0.5) == pytest.approx(1.0)
+    assert schedule.factor(9, 0.75) == pytest.approx(0.6)
+    assert schedule.factor(9, 1.5) == pytest.approx(0.2)
+    assert Schedule(warmup_steps=0).factor(0, 0.3) == 1.0
