@@ -46,7 +46,8 @@ def llm(hf_folder: Path) -> LLM:
 @pytest.fixture(params=["hf", "meta", "gguf"])
 def model(request: pytest.FixtureRequest, hf_folder: Path) -> Path:
     kinds = {"meta": "meta_folder", "gguf": "gguf_file"}
-    return request.getfixturevalue(kinds.get(request.param, "hf_folder"))
+    path: Path = request.getfixturevalue(kinds.get(request.param, "hf_folder"))
+    return path
 
 
 def test_complete_is_what_the_library_says(llm: LLM, model: Path) -> None:
