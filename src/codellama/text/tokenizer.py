@@ -46,6 +46,10 @@ class Tokenizer:
         self._bare = self._processor if not self.add_dummy_prefix else None
         self._surfaces: dict[int, str | int] = {}
         self.n_vocab: int = self._processor.get_piece_size()
+        try:
+            self._pieces: list[str] = self._processor.id_to_piece(list(range(self.n_vocab)))
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{where}: a piece is not UTF-8") from error
         self.unk_id: int = self._processor.unk_id()
         self.bos_id: int = self._processor.bos_id()
         self.eos_id: int = self._processor.eos_id()
@@ -199,7 +203,7 @@ class Tokenizer:
     def piece(self, token_id: int) -> str:
         """The piece as the vocabulary spells it. Raises PromptError outside the vocabulary."""
         self._check_id(token_id)
-        return str(self._processor.id_to_piece(token_id))
+        return self._pieces[token_id]
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that the id adds to a text; none for control ids, `<s>` and `</s>`.
@@ -236,7 +240,7 @@ class Tokenizer:
         return None if found == self.unk_id else int(found)
 
     def _has(self, token_id: int, piece: str) -> bool:
-        return 0 <= token_id < self.n_vocab and self._processor.id_to_piece(token_id) == piece
+        return 0 <= token_id < self.n_vocab and self._pieces[token_id] == piece
 
     def _mergeable(self, piece: str) -> int | None:
         """The id of a piece that merges make, and that is not a control piece."""
@@ -283,7 +287,7 @@ class Tokenizer:
     def _read_surface(self, token_id: int) -> str | int:
         if not 0 <= token_id < self.n_vocab:
             return "\ufffd"
-        piece: str = self._processor.id_to_piece(token_id)
+        piece = self._pieces[token_id]
         if self._processor.is_byte(token_id):
             return int(piece[1:-1], 16)
         if token_id == self.unk_id:
