@@ -77,7 +77,7 @@ Model::Model(const Sizes& sizes, int n_blocks, int block_size, int n_threads,
     const int64_t widest = std::max({int64_t{sizes.dim}, sizes.q_dim(), int64_t{sizes.ffn_dim}});
     for (Scratch& scratch : scratch_) {
         scratch.panel.resize(static_cast<size_t>(kPanelRows * (widest + kBlock)));
-        scratch.attention.resize(static_cast<size_t>(kMaxQueries * (cache_.value_stride() + 32)));
+        scratch.attention.resize(static_cast<size_t>(kMaxQueries * (2 * cache_.value_stride() + 16)));
     }
     for (int i = 0; i < sizes.head_dim; i += 2) {
         // Rounded where the published implementation rounds: see `find_angles`.

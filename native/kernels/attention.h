@@ -27,6 +27,7 @@ struct Query {
     const float* q;
     float* out;
     float* sum;    // of value rows, weighted; [value_stride]
+    float* chunk;  // the same of the chunk at hand; [value_stride]
     float* total;  // of weights, by lane; [kLanes]
     float max;
     int limit;     // positions it may see
@@ -109,13 +110,14 @@ inline void softmax_step(const AttentionTask& task, Query& query, float* scores,
         }
         query.max = max;
     }
+    Vec::F chunk = Vec::zero();
     for (int v = 0; v < n_vectors; ++v) {
         float* at = scores + v * Vec::kLanes;
         const Vec::F weights = exp_of(Vec::sub(Vec::load(at), Vec::set1(query.max)));
-        total = Vec::add(total, weights);
+        chunk = Vec::add(chunk, weights);
         Vec::store(at, weights);
     }
-    Vec::store(query.total, total);
+    Vec::store(query.total, Vec::add(total, chunk));
 }
 
 template <int Q, int N>
@@ -126,7 +128,7 @@ template <int Q, int N>
 #pragma GCC unroll 8
     for (int i = 0; i < Q; ++i) {
 #pragma GCC unroll 8
-        for (int v = 0; v < N; ++v) acc[i][v] = Vec::load(queries[i].sum + d + v * Vec::kLanes);
+        for (int v = 0; v < N; ++v) acc[i][v] = Vec::load(queries[i].chunk + d + v * Vec::kLanes);
     }
     for (int j = begin; j < end; ++j) {
         Vec::F row[N];
@@ -142,7 +144,7 @@ template <int Q, int N>
 #pragma GCC unroll 8
     for (int i = 0; i < Q; ++i) {
 #pragma GCC unroll 8
-        for (int v = 0; v < N; ++v) Vec::store(queries[i].sum + d + v * Vec::kLanes, acc[i][v]);
+        for (int v = 0; v < N; ++v) Vec::store(queries[i].chunk + d + v * Vec::kLanes, acc[i][v]);
     }
 }
 
@@ -157,6 +159,15 @@ inline void add_values(const AttentionTask& task, const Query* queries, const fl
     }
     for (; d < task.value_stride; d += Vec::kLanes) {
         add_columns<Q, 1>(queries, values, d, begin, end, weights);
+    }
+}
+
+// Adds the chunk's sum to that of the chunks before. Two levels of sums keep the rounding errors of
+// long contexts small.
+inline void finish_chunk(const AttentionTask& task, Query& query) {
+    for (int64_t d = 0; d < task.value_stride; d += Vec::kLanes) {
+        Vec::store(query.sum + d, Vec::add(Vec::load(query.sum + d), Vec::load(query.chunk + d)));
+        Vec::store(query.chunk + d, Vec::zero());
     }
 }
 
@@ -178,13 +189,14 @@ inline void chunk_of(const AttentionTask& task, Query* queries, int begin, int e
         if (seen[i] > shared) {
             add_values<1>(task, queries + i, values, shared, seen[i], scores + i);
         }
+        finish_chunk(task, queries[i]);
     }
 }
 
 void attend(const AttentionTask& task) {
     Query queries[kMaxQueries];
     const int n_queries = task.n_rows * task.n_heads;
-    const int64_t state = task.value_stride + Vec::kLanes;
+    const int64_t state = 2 * task.value_stride + Vec::kLanes;
     for (int i = 0; i < n_queries; ++i) {
         const int64_t row = i / task.n_heads, head = i % task.n_heads;
         float* scratch = task.scratch + i * state;
@@ -192,6 +204,7 @@ void attend(const AttentionTask& task) {
                       task.out + row * task.out_stride + head * task.head_dim,
                       scratch,
                       scratch + task.value_stride,
+                      scratch + 2 * task.value_stride,
                       -kInfinity,
                       task.first_position + static_cast<int>(row) + 1};
         std::memset(scratch, 0, state * sizeof(float));

@@ -41,7 +41,7 @@ struct AttentionTask {
     int64_t key_block_stride;    // floats from one block to the next
     int64_t value_block_stride;
     int64_t value_stride;  // head_dim rounded up to 16
-    float* scratch;        // kMaxQueries * (value_stride + 32) floats
+    float* scratch;        // kMaxQueries * (2 * value_stride + 16) floats
 };
 
 struct Kernels {
