@@ -46,7 +46,9 @@ def tokenizer_files(
     if chat_form is not None:
         from codellama.text.hf_json import chat_template
 
-        settings["chat_template"] = chat_template(chat_form)
+        settings["chat_template"] = chat_template(
+            chat_form, add_dummy_prefix=tokenizer.add_dummy_prefix
+        )
     vocabulary = json.dumps(tokenizer_json(tokenizer), ensure_ascii=False, separators=(",", ":"))
     return {
         "tokenizer.model": tokenizer.to_spm_bytes(),

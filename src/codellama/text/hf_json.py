@@ -55,7 +55,7 @@ _STEP = """\
 {%- if loop.index0 and turn.role != ('user' if loop.index0 % 2 else 'assistant') -%}
 {{- raise_exception('Roles must alternate, user first, after at most one system message.') -}}
 {%- endif -%}
-{{- ' Source: ' ~ turn.role -}}
+{{- '@Source: ' ~ turn.role -}}
 {%- if turn.destination is defined and turn.destination is not none -%}
 {{- '\\nDestination: ' ~ turn.destination | trim -}}
 {%- endif -%}
@@ -65,18 +65,21 @@ _STEP = """\
 {{- '<step>' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
-{{- ' Source: assistant\\nDestination: user\\n\\n ' -}}
+{{- '@Source: assistant\\nDestination: user\\n\\n ' -}}
 {%- endif -%}
 """
 
 
-def chat_template(form: ChatForm) -> str:
+def chat_template(form: ChatForm, *, add_dummy_prefix: bool) -> str:
     """The Jinja template by which `transformers` and vLLM make the ids of `chat_ids`.
 
-    The turn form needs a tokenizer that puts no space in front of text, as the 70B's. It is only
-    written into files: this package executes no templates.
+    `add_dummy_prefix` is the tokenizer's. The template is only written into files: this package
+    executes none.
     """
-    return _INST if form == "inst" else _STEP
+    if form == "inst":
+        return _INST
+    # Each turn begins with a space, which comes from the template or from the tokenizer.
+    return _STEP.replace("@", "" if add_dummy_prefix else " ")
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -119,8 +119,8 @@ class Tokenizer:
         """From a list of pieces, as a GGUF header gives it; `types` are SentencePiece's numbers.
 
         The family's own markers become plain pieces, as in Meta's files, whatever a converter made
-        of them. When `add_dummy_prefix` is None it is what the family does: off with `<step>`, on
-        without.
+        of them. When `add_dummy_prefix` is None it is what the family does: off for 70B-Instruct,
+        known by its `<step>` at 32015, and on for the others.
 
         Raises:
             CheckpointError: lengths differ, a piece is empty or doubled, bytes are missing, or
@@ -131,7 +131,7 @@ class Tokenizer:
             if piece in CONTROL_PIECES:
                 kinds[at] = PieceType.NORMAL
         if add_dummy_prefix is None:
-            add_dummy_prefix = STEP not in pieces
+            add_dummy_prefix = list(pieces[32015:32016]) != [STEP]
         return cls._from_vocabulary(Vocabulary(pieces, scores, kinds), add_dummy_prefix, where)
 
     @classmethod
