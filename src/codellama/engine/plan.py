@@ -163,8 +163,8 @@ def _physical_memory() -> list[int]:
 
 def size_in_words(n_bytes: int) -> str:
     """A size for people, in powers of ten as files are sold."""
-    size, units = float(n_bytes), iter(("bytes", "kB", "MB", "GB"))
+    size, units = float(n_bytes), iter(("bytes", "kB", "MB", "GB", "TB"))
     unit = next(units)
-    while size >= 999.5 and unit != "GB":
+    while size >= 999.5 and unit != "TB":
         size, unit = size / 1000, next(units)
     return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.3g} {unit}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from codellama.errors import RequestError
 from codellama.text.chat import chat_ids, chat_stop_id
@@ -16,7 +16,7 @@ from codellama.text.tokenizer import Tokenizer
 
 Order = Literal["psm", "spm"]
 ChatForm = Literal["inst", "step"]
-Messages = Sequence[Mapping[str, str]]
+Messages = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from codellama.text.stops import StopFilter
 class Decoder(Protocol):
     """Ids one by one to text, never half a character."""
 
-    def push(self, token_id: int) -> str: ...
+    def push(self, token: int, /) -> str: ...
 
     def finish(self) -> str: ...
 
@@ -38,8 +38,7 @@ class Reply:
 
     def push(self, token_id: int, logprob: float, top: tuple[tuple[int, float], ...]) -> bool:
         """Adds a generated token. Returns whether it completed a stop string."""
-        self._show(self._filter.push(self._decoder.push(token_id)))
-        if self._filter.stopped:
+        if self._show(self._decoder.push(token_id)):
             return True
         self.token_ids.append(token_id)
         if self.logprobs is not None:
@@ -51,11 +50,11 @@ class Reply:
 
         Returns the reason, which is "stop" if that last text completed a stop string.
         """
-        if not self._filter.stopped:
-            self._show(self._filter.push(self._decoder.finish()))
         if self._filter.stopped:
+            return reason
+        if self._show(self._decoder.finish()):
             return "stop" if reason == "length" else reason
-        self._show(self._filter.finish())
+        self._parts.append(self._filter.finish())
         return reason
 
     def take(self) -> tuple[str, tuple[int, ...], tuple[TokenLogprob, ...] | None]:
@@ -69,6 +68,9 @@ class Reply:
         self._n_tokens_taken = len(self.token_ids)
         return text, ids, logprobs
 
-    def _show(self, text: str) -> None:
-        if text:
-            self._parts.append(text)
+    def _show(self, text: str) -> bool:
+        """Adds what of the text is safe to show. Returns whether it completed a stop string."""
+        shown = self._filter.push(text)
+        if shown:
+            self._parts.append(shown)
+        return self._filter.stopped

@@ -79,6 +79,8 @@ class SharedEngine:
                 logprobs += piece.logprobs or ()
                 if not piece.text and piece.finish_reason is None:
                     continue  # half a character, or what may become a stop string
+                if piece.finish_reason is not None:
+                    self._drop(requests)  # now: nobody has to ask for more after the last piece
                 yield Piece(
                     text=piece.text,
                     token_ids=token_ids,
