@@ -168,22 +168,26 @@ def _read_directory(where: str, raw: bytes, n_members: int) -> list[_Record]:
 
 def _widen(where: str, name: str, extra: bytes, *values: int) -> tuple[int, int, int]:
     """Sizes and offset, read from the zip64 extra field where 32 bits were too few."""
-    wide = b""
-    at = 0
-    while at < len(extra):
-        kind, length = struct.unpack("<HH", extra[at : at + 4].ljust(4, b"\xff"))
-        at += 4
-        if at + length > len(extra):
-            raise CheckpointError(f"{where}: the extra field of {quoted(name)} is damaged")
-        if kind == _ZIP64:
-            wide = extra[at : at + length]
-        at += length
+    wide = _extra_fields(f"{where}: the extra field of {quoted(name)}", extra).get(_ZIP64, b"")
     n_wide = values.count(_FULL_32)
     if len(wide) != 8 * n_wide:
         raise CheckpointError(f"{where}: the zip64 sizes of {quoted(name)} are damaged")
     numbers = iter(struct.unpack(f"<{n_wide}Q", wide))
     size, stored, offset = (next(numbers) if v == _FULL_32 else v for v in values)
     return size, stored, offset
+
+
+def _extra_fields(where: str, extra: bytes) -> dict[int, bytes]:
+    """The parts of an extra field by their kind. Raises CheckpointError unless they fill it."""
+    fields: dict[int, bytes] = {}
+    at = 0
+    while at < len(extra):
+        kind, length = struct.unpack("<HH", extra[at : at + 4].ljust(4, b"\xff"))
+        at += 4 + length
+        if at > len(extra) or kind in fields:
+            raise CheckpointError(f"{where} is damaged")
+        fields[kind] = extra[at - length : at]
+    return fields
 
 
 def _data_offset(file: SourceFile, record: _Record, directory: int) -> int:
@@ -200,4 +204,9 @@ def _data_offset(file: SourceFile, record: _Record, directory: int) -> int:
     allowed = (0, _FULL_32, record.size)
     if method != 0 or stored not in allowed or size not in allowed:
         raise CheckpointError(f"{name} disagrees with the list of members")
-    return record.offset + len(raw) + int(n_extra)
+    at = record.offset + len(raw)
+    if at + n_extra > directory:
+        raise CheckpointError(f"{name} is not inside the file")
+    # Nothing in it is needed, but its length decides where the data begins.
+    _extra_fields(name, file.read(at, n_extra).tobytes())
+    return at + int(n_extra)
