@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, overload
 
 from codellama import checkpoint
 from codellama.checkpoint.hub import resolve
+from codellama.checkpoint.reader import Reader
 from codellama.engine.completion import Completion, Piece
 from codellama.engine.engine import Engine
 from codellama.engine.params import SamplingParams
@@ -28,6 +29,8 @@ from codellama.errors import ConfigError
 from codellama.model.config import ModelConfig
 from codellama.runners import Runner, load_runner
 from codellama.text.tokenizer import Tokenizer
+
+_KV_BYTES = 4  # both runners keep keys and values in float32
 
 Texts = list[str] | tuple[str, ...]
 
@@ -53,7 +56,6 @@ class LLM:
         eos_ids: tuple[int, ...] = (),
         chat_form: ChatForm | None = None,
         notes: tuple[str, ...] = (),
-        description: str = "",
     ) -> None:
         if chat_form == "step" and tokenizer.step_id is None:
             raise ConfigError("chat form 'step' needs a <step> token, and this model has none")
@@ -62,7 +64,6 @@ class LLM:
         self.plan = plan
         self.chat_form = chat_form
         self.notes = notes
-        self.description = description
         self._eos_ids = eos_ids
         self._engine = SharedEngine(
             Engine(runner, tokenizer, plan, native_kernel() if kernel is None else kernel)
@@ -105,8 +106,8 @@ class LLM:
         config, notes = reader.config, tuple(reader.notes)
         plan = make_plan(
             config,
-            weight_bytes=sum(info.n_bytes for info in reader.infos.values()),
-            kv_bytes_per_value=4,
+            weight_bytes=_weight_bytes(reader, engine),
+            kv_bytes_per_value=_KV_BYTES,
             free_bytes=free_memory(),
             max_seq_len=max_seq_len,
             max_num_seqs=max_num_seqs,
@@ -133,8 +134,6 @@ class LLM:
             eos_ids=reader.generation.eos_ids,
             chat_form=reader.chat_form if chat_form is None else chat_form,
             notes=notes,
-            description=f"{reader.path.name}: {config.n_params / 1e9:.3g}B parameters, "
-            f"{engine} engine, {plan.describe()}",
         )
 
     @property
@@ -327,3 +326,10 @@ class LLM:
 
     def _stream(self, prompt: Prompt, params: SamplingParams | None) -> Iterator[Piece]:
         return self._engine.stream(prompt, SamplingParams() if params is None else params)
+
+
+def _weight_bytes(reader: Reader, engine: str) -> int:
+    """Bytes of the weights in memory: as stored, or in PyTorch's float32."""
+    if engine == "torch":
+        return 4 * reader.config.n_params
+    return sum(info.n_bytes for info in reader.infos.values())

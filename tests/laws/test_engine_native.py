@@ -1,0 +1,167 @@
+"""The engine's laws over the native core and a real tokenizer, with `transformers` as the oracle.
+
+The native core promises that a row's logits are the same bits whatever it shares a step with, so
+log-probabilities are compared exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from checkpoints_tiny import TINY, tiny_weights, write_hf
+from codellama import LLM, Completion, SamplingParams, checkpoint
+from codellama.engine.plan import EnginePlan
+from codellama.runners import load_runner
+
+GREEDY = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True, logprobs=3)
+SAMPLED = SamplingParams(
+    temperature=1.2, top_p=0.9, top_k=100, min_p=0.01, max_tokens=40, seed=23, ignore_eos=True,
+    repetition_penalty=1.2, presence_penalty=0.2, frequency_penalty=0.1, logprobs=3,
+)  # fmt: skip
+PROMPTS = [f"{'def print(self): return x ' * (i % 4)}for y in range({i})" for i in range(12)]
+BOTH = pytest.mark.parametrize("params", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+
+
+def loaded(path: Path, *, n_blocks: int = 256, block_size: int = 16, **options: Any) -> LLM:
+    reader = checkpoint.open(path)
+    runner = load_runner(
+        reader, max_seq_len=256, n_blocks=n_blocks, block_size=block_size, n_threads=2
+    )
+    plan = EnginePlan(max_seq_len=256, n_blocks=n_blocks, block_size=block_size, **options)
+    return LLM(runner, reader.tokenizer(), plan, eos_ids=reader.generation.eos_ids)
+
+
+def said(completions: list[Completion]) -> list[tuple[Any, ...]]:
+    return [(c.token_ids, c.text, c.finish_reason, c.logprobs) for c in completions]
+
+
+@cache
+def alone(path: Path, params: SamplingParams) -> list[tuple[Any, ...]]:
+    llm = loaded(path, share_prefixes=False)
+    return said([llm.complete(prompt, params) for prompt in PROMPTS])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        pytest.param({}, id="in a crowd"),
+        pytest.param({"n_blocks": 17, "share_prefixes": False}, id="pre-empted"),
+        pytest.param({"n_blocks": 20}, id="pre-empted with shared prefixes"),
+        pytest.param({"step_tokens": 5, "max_num_seqs": 5}, id="in small chunks"),
+        pytest.param({"max_num_seqs": 1}, id="one after the other"),
+        pytest.param({"block_size": 4, "n_blocks": 1024}, id="in small blocks"),
+    ],
+)
+def test_any_schedule_as_alone(
+    hf_folder: Path, params: SamplingParams, schedule: dict[str, Any]
+) -> None:
+    llm = loaded(hf_folder, **schedule)
+    for _ in range(2):  # the second time with whatever the cache still holds
+        assert said(llm.complete(PROMPTS, params)) == alone(hf_folder, params)
+
+
+@BOTH
+def test_three_formats_one_reply(
+    hf_folder: Path, meta_folder: Path, gguf_file: Path, params: SamplingParams
+) -> None:
+    for path in (meta_folder, gguf_file):
+        llm = LLM.load(path, max_seq_len=256, n_threads=1)
+        assert said(llm.complete(PROMPTS, params)) == alone(hf_folder, params)
+
+
+@pytest.mark.parametrize(("penalty", "n_prompts", "n_new"), [(1.0, 1, 200), (1.3, 3, 40)])
+def test_greedy_replies_are_those_of_transformers(
+    hf_folder: Path, penalty: float, n_prompts: int, n_new: int
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    oracle = AutoModelForCausalLM.from_pretrained(hf_folder, dtype=torch.float32)
+    llm = LLM.load(hf_folder, n_threads=2)
+    params = SamplingParams(temperature=0.0, max_tokens=n_new, repetition_penalty=penalty)
+    prompts = PROMPTS[:n_prompts]
+    replies = llm.complete(prompts, params)
+    for prompt, reply in zip(prompts, replies, strict=True):
+        ids = torch.tensor([llm.completion_ids(prompt)])
+        made = oracle.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=n_new,
+            max_length=None, repetition_penalty=penalty, eos_token_id=2, pad_token_id=0,
+        )[0, ids.shape[1] :].tolist()  # fmt: skip
+        expected = made[: 256 - ids.shape[1]]
+        if 2 in expected:
+            expected = expected[: expected.index(2)]
+        assert list(reply.token_ids) == expected
+        assert reply.finish_reason == ("stop" if 2 in made else "length")
+
+
+@pytest.mark.parametrize("stop", [(), ("e",), ("\N{REPLACEMENT CHARACTER}", "in")])
+@pytest.mark.parametrize("prompt", ["def", "", " x"])
+def test_streamed_as_whole_and_joined_as_decoded(
+    hf_folder: Path, prompt: str, stop: tuple[str, ...]
+) -> None:
+    llm = LLM.load(hf_folder, n_threads=1)
+    for seed in range(6):
+        params = SamplingParams(temperature=1.5, max_tokens=60, seed=seed, stop=stop)
+        whole = llm.complete(prompt, params)
+        pieces = list(llm.stream(prompt, params))
+        assert "".join(piece.text for piece in pieces) == whole.text
+        assert sum((piece.token_ids for piece in pieces), ()) == whole.token_ids
+        assert not any(mark in whole.text for mark in stop)
+        if not stop:
+            ids = [*llm.completion_ids(prompt), *whole.token_ids]
+            assert prompt + whole.text == llm.tokenizer.decode(ids)
+
+
+def test_infilling_and_chat_of_a_real_vocabulary(hf_folder: Path) -> None:
+    llm = LLM.load(hf_folder, n_threads=1, chat_form="inst")
+    tokenizer = llm.tokenizer
+    params = SamplingParams(temperature=0.0, max_tokens=30)
+    hole = llm.infill(prefix="def f", suffix="return x", params=params, n=2)
+    assert hole[0].token_ids == hole[1].token_ids
+    assert hole[0].text == tokenizer.decode_bare(hole[0].token_ids)
+    assert tokenizer.eot_id not in hole[0].token_ids
+    reply = llm.chat([{"role": "user", "content": "print x"}], params)
+    assert reply.text == tokenizer.decode(reply.token_ids)
+    pieces = llm.stream_chat([{"role": "user", "content": "print x"}], params)
+    assert "".join(piece.text for piece in pieces) == reply.text
+
+
+def test_a_model_with_a_broken_row_breaks_only_who_reads_it(tmp_path: Path) -> None:
+    weights = tiny_weights()
+    llm = loaded(write_hf(tmp_path / "good", weights=weights))
+    bad = llm.tokenizer.encode_bare("~")[-1]
+    prompts = [*PROMPTS[:6], "x ~ y", *PROMPTS[6:]]
+    assert not any(bad in llm.completion_ids(prompt) for prompt in PROMPTS)
+    params = replace(GREEDY, logit_bias={bad: -100.0})
+    healthy = said(llm.complete(PROMPTS, params))
+    assert not any(bad in ids for ids, *_ in healthy)
+    weights["embed_tokens.weight"] = weights["embed_tokens.weight"].copy()
+    weights["embed_tokens.weight"][bad] = np.nan
+    replies = loaded(write_hf(tmp_path / "bad", weights=weights)).complete(prompts, params)
+    broken = replies.pop(6)
+    assert (broken.finish_reason, broken.token_ids) == ("error", ())
+    assert said(replies) == healthy
+
+
+def test_load_says_what_it_decided(tmp_path: Path) -> None:
+    folder = write_hf(tmp_path, replace(TINY, max_seq_len=64))
+    assert not any("longer than" in note for note in LLM.load(folder, n_threads=1).notes)
+    longer = LLM.load(folder, max_seq_len=100, n_threads=1)
+    assert longer.max_seq_len == 100
+    assert any("100 tokens is longer than the 64" in note for note in longer.notes)
+    assert longer.chat_form is None
+    assert LLM.load(folder, chat_form="inst", n_threads=1).chat_form == "inst"
+
+
+def test_both_engines_say_the_same(hf_folder: Path) -> None:
+    params = SamplingParams(temperature=0.0, max_tokens=40)
+    native = LLM.load(hf_folder, n_threads=1).complete(PROMPTS[:4], params)
+    reference = LLM.load(hf_folder, engine="torch").complete(PROMPTS[:4], params)
+    assert [c.token_ids for c in native] == [c.token_ids for c in reference]
