@@ -69,10 +69,12 @@ def test_a_snapshot_s_link_out_of_its_repository_is_refused(tmp_path: Path) -> N
     assert "outside the model folder" in refusal(revision)
 
 
-def test_blobs_beside_a_folder_that_is_no_snapshot_are_outside(tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", [0, 1], ids=["snapshots", "models--..."])
+def test_blobs_beside_a_folder_that_is_no_snapshot_are_outside(tmp_path: Path, level: int) -> None:
     revision = snapshot(tmp_path)
-    renamed = revision.parent.rename(revision.parent.with_name("shots")) / revision.name
-    assert "outside the model folder" in refusal(renamed)
+    level_up = revision.parents[level]
+    renamed = level_up.rename(level_up.with_name("other"))
+    assert "outside the model folder" in refusal(renamed / revision.relative_to(level_up))
 
 
 def test_links_inside_the_folder_are_followed(folder: Path, expected: Contents) -> None:

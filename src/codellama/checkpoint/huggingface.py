@@ -33,7 +33,6 @@ TEMPLATE = "chat_template.jinja"
 OWN_RECORD = "codellama"  # our key in tokenizer_config.json, which others carry along unread
 
 _FORMATS = {"F32": Format.F32, "F16": Format.F16, "BF16": Format.BF16}
-_TOKENIZERS = ("tokenizer.model", "tokenizer.json")  # the first that is there
 _HEAD = "lm_head.weight"
 _EMBEDDING = "embed_tokens.weight"
 _ROTARY_TABLE = re.compile(r"(model\.)?(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
@@ -116,13 +115,16 @@ class HuggingFaceReader:
             CheckpointError: there is none, it is damaged, or it has more pieces than the model has
                 rows of embeddings.
         """
-        from codellama.text.tokenizer import Tokenizer  # SentencePiece takes time to import
+        from codellama.text.files import BESIDE_MODEL, MAX_BYTES
+        from codellama.text.tokenizer import Tokenizer
 
-        present = [name for name in _TOKENIZERS if name in self._folder.names][:1]
+        names: tuple[str, ...] = ("tokenizer.json",)
+        if "tokenizer.model" in self._folder.names:
+            names = ("tokenizer.model", *BESIDE_MODEL)
         files = {}
-        for name in present:
+        for name in self._folder.names.intersection(names):
             with self._folder.open(name) as file:
-                files[name] = file.read_small(64 << 20)
+                files[name] = file.read_small(MAX_BYTES)
         tokenizer = Tokenizer.from_files(files, str(self.path))
         if tokenizer.n_vocab > self.config.vocab_size:
             raise CheckpointError(

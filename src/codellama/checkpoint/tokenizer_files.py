@@ -22,7 +22,7 @@ def tokenizer_files(
     Raises:
         CheckpointError: the tokenizer has more pieces than the model has rows of embeddings.
     """
-    from codellama.text.hf_json import tokenizer_json
+    from codellama.text.hf_json import chat_template, tokenizer_json
 
     if tokenizer.n_vocab > config.vocab_size:
         raise CheckpointError(
