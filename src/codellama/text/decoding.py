@@ -13,6 +13,7 @@ from typing import Protocol
 SPACE = "▁"  # U+2581 stands for a space inside pieces
 
 _ESCAPED = re.compile("[\udc80-\udcff]")
+_BYTES = [bytes((value,)) for value in range(256)]
 
 
 class Surfaces(Protocol):
@@ -41,7 +42,8 @@ class StreamDecoder:
         surface = self._surfaces.surface(token_id)
         if isinstance(surface, int):
             self._at_start, self._in_bytes = False, True
-            return _ESCAPED.sub("\ufffd", self._utf8.decode(bytes((surface,))))
+            text = self._utf8.decode(_BYTES[surface])
+            return text if text.isascii() else _ESCAPED.sub("\ufffd", text)
         held = self.finish() if self._in_bytes else ""
         if self._at_start and surface:
             self._at_start = False

@@ -13,6 +13,7 @@ before the last one gave; text that reaches no marker has the same ids either wa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -149,7 +150,7 @@ class Tokenizer:
         """Whether the vocabulary has all four infilling markers."""
         return None not in (self.prefix_id, self.suffix_id, self.middle_id, self.eot_id)
 
-    @property
+    @cached_property
     def control_ids(self) -> frozenset[int]:
         """Ids that text does not become: the markers, `<s>`, `</s>`, `<unk>` and their like."""
         everything = range(self.n_vocab)
