@@ -34,10 +34,12 @@ def resolve(model: str | Path) -> Path:
             give it.
     """
     if isinstance(model, Path):
-        return model.expanduser()
+        return _expanded(model)
     if model == "nano":
         return _packaged()
-    path = Path(model).expanduser()
+    if not model:
+        raise _unknown(model)
+    path = _expanded(Path(model))
     if _exists(path) or _looks_like_a_path(model):
         return path
     if not _HUB_NAME.fullmatch(model) or ".." in model or "--" in model:
@@ -58,6 +60,13 @@ def _packaged() -> Path:
             hint="install the package again, or name another model",
         )
     return path
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # nobody of that name lives here
+        return path
 
 
 def _exists(path: Path) -> bool:
@@ -111,21 +120,24 @@ def _cached(name: str) -> Path | None:
         )
     except Exception:  # it says so in a different way in each of its versions
         return None
-    return path if _is_whole(path) else None
+    return path if _missing(path) is None else None
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether a fetch into this folder has come to its end."""
+def _missing(folder: Path) -> str | None:
+    """What a model's folder lacks; None where a fetch into it has come to its end."""
     names = {entry.name for entry in folder.iterdir() if entry.exists()}
-    if "config.json" not in names or not names & {"tokenizer.model", "tokenizer.json"}:
-        return False
+    if "config.json" not in names:
+        return "config.json"
+    if not names & {"tokenizer.model", "tokenizer.json"}:
+        return "tokenizer.model"
     index = folder / "model.safetensors.index.json"
     if index.name not in names:
-        return bool(fnmatch.filter(names, "*.safetensors"))
+        return None if fnmatch.filter(names, "*.safetensors") else "model.safetensors"
     try:
-        return set(json.loads(index.read_text())["weight_map"].values()) <= names
+        shards = set(json.loads(index.read_text())["weight_map"].values())
+        return min(shards - names, default=None)
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return True  # all there, and damaged: the reader says how
+        return None  # all there, and damaged: the reader says how
 
 
 def _fetched(name: str) -> Path:
@@ -152,15 +164,18 @@ def _fetched(name: str) -> Path:
         ) from error
     except Exception as error:
         raise CheckpointError(
-            f"{name}: is not in the local cache, and the hub cannot be reached: {_root(error)}",
+            f"{name}: the local cache does not have it, or not all of it, and the hub cannot be "
+            f"reached: {_root(error)}",
             hint="connect once to fetch it, or give nano, a model folder or a .gguf file",
         ) from error
-    if not _is_whole(folder):
+    missing = _missing(folder)
+    if missing is not None:  # offline, the library also returns what an earlier fetch left behind
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())) or "nothing"
         raise CheckpointError(
-            f"{name}: the hub has no config.json, tokenizer and .safetensors weights under this "
-            f"name; found {found}",
-            hint="if it has .gguf files, download one of them and give its path",
+            f"{name}: neither the local cache nor the hub has all of it: {missing} is missing, and "
+            f"there is {found}",
+            hint="if you are offline, connect and try again; if the model comes as .gguf files, "
+            "download one of them and give its path",
         )
     return folder
 

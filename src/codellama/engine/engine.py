@@ -107,11 +107,11 @@ class Engine:
         if not prompt.ids:
             raise RequestError("the prompt has no tokens, and a reply needs one to begin from")
         ids = np.asarray(prompt.ids)
-        if ids.min() < 0 or ids.max() >= self._runner.config.vocab_size:
-            bad = next(i for i in prompt.ids if not 0 <= i < self._runner.config.vocab_size)
+        if ids.min() < 0 or ids.max() >= self._n_ids:
+            bad = next(i for i in prompt.ids if not 0 <= i < self._n_ids)
             raise RequestError(
                 f"the prompt has the token id {bad}, and this model's ids go from 0 to "
-                f"{self._runner.config.vocab_size - 1}"
+                f"{self._n_ids - 1}"
             )
         outside = [token for token in params.logit_bias if token >= self._n_ids]
         if outside:
