@@ -137,6 +137,19 @@ def test_only_regular_files_inside_are_opened(folder: Path, name: str, what: str
     assert_inside(watched.opened, folder)
 
 
+@pytest.mark.parametrize("name", ["tokenizer.model", "added_tokens.json"])
+@pytest.mark.parametrize("what", NOT_FILES)
+def test_the_tokenizer_is_no_way_out_either(tmp_path: Path, name: str, what: str) -> None:
+    folder = write_hf(tmp_path / "model")
+    (folder / "README.md").write_text("x")
+    (folder / name).unlink(missing_ok=True)
+    NOT_FILES[what](folder / name)
+    reader = checkpoint.open(folder)
+    with watch() as watched, pytest.raises(CheckpointError, match=name):
+        reader.tokenizer()
+    assert_inside(watched.opened, folder)
+
+
 @pytest.mark.parametrize("kind", [stat.S_IFCHR, stat.S_IFBLK])
 def test_a_device_in_the_folder_is_refused(folder: Path, kind: int) -> None:
     (folder / WEIGHTS).unlink()

@@ -176,7 +176,19 @@ def test_mixed_formats_are_kept(dst: Path, tokenizer: Tokenizer, weights: Weight
     assert {name: f for name, (f, _, _) in contents(dst).items()} == {
         name: t.format for name, t in tensors
     }
-    assert json.loads((dst / "config.json").read_text())["dtype"] == "float32"
+
+
+@pytest.mark.parametrize(("format", "word"), [("F16", "float16"), ("BF16", "bfloat16")])
+def test_the_configuration_names_the_format_of_most_numbers(
+    dst: Path, tokenizer: Tokenizer, weights: Weights, format: str, word: str
+) -> None:
+    tensors = [
+        (name, Tensor.from_float32(x, Format(format) if x.ndim == 2 else Format.F32))
+        for name, x in weights.items()
+    ]
+    write(dst, tokenizer, tensors=tensors)
+    config = json.loads((dst / "config.json").read_text())
+    assert config["dtype"] == config["torch_dtype"] == word
 
 
 @pytest.mark.parametrize("form", [None, "inst", "step"])

@@ -83,9 +83,9 @@ def save_hf(
                 target = wanted or (Format.BF16 if tensor.format.is_quantised else tensor.format)
                 writer.add(name, _rounded(name, tensor, target))
                 converted[tensor.format, target] += 1
-            formats = writer.finish()
+            main_format = writer.finish()
         files = {
-            "config.json": _config_json(config, generation, formats),
+            "config.json": _config_json(config, generation, main_format),
             "generation_config.json": _generation_json(generation),
             **vocabulary,
         }
@@ -133,8 +133,8 @@ class _Writer:
         self._file.write(tensor.data.data)
         self._shards[-1][name] = (tensor.format, end, end + tensor.n_bytes)
 
-    def finish(self) -> set[Format]:
-        """Closes the last file, gives all their names, and returns the formats in them."""
+    def finish(self) -> Format:
+        """Closes the last file, gives all their names, and returns the format of most numbers."""
         self._close_shard()
         n = len(self._shards)
         if n > MAX_SHARDS:
@@ -149,7 +149,11 @@ class _Writer:
             for i, name in enumerate(names):
                 self._part(i).rename(self._folder / name)
             _write(self._folder / INDEX, self._index(names))
-        return {format for shard in self._shards for format, _, _ in shard.values()}
+        counts: Counter[Format] = Counter()
+        for shard in self._shards:
+            for name, (format, _, _) in shard.items():
+                counts[format] += math.prod(self._shapes[name])
+        return counts.most_common(1)[0][0]
 
     def _end(self) -> int:
         ends = [end for _, _, end in self._shards[-1].values()] if self._shards else []
@@ -212,12 +216,8 @@ def _rounded(name: str, tensor: Tensor, format: Format) -> Tensor:
         raise CheckpointError(f"{name}: {error}", hint=error.hint) from error
 
 
-def _config_json(
-    config: ModelConfig, generation: GenerationDefaults, formats: set[Format]
-) -> bytes:
-    # Mixed files name their widest format: loading as that loses nothing.
-    widest = next(f for f in (Format.F32, Format.BF16, Format.F16) if f in formats)
-    word = "float32" if len(formats) > 1 else _WORDS[widest]
+def _config_json(config: ModelConfig, generation: GenerationDefaults, format: Format) -> bytes:
+    word = _WORDS[format]
     ids = {"bos_token_id": generation.bos_id, "eos_token_id": _one_or_all(generation.eos_ids)}
     # Versions of transformers look for the format under either name.
     return _json({**config.to_hf(), **ids, "dtype": word, "torch_dtype": word})
