@@ -2,9 +2,10 @@
 
 python scripted.py SCRIPT VERB ...
 
-SCRIPT is a JSON object: `pieces` are the texts of a reply, `delay_s` the time before each of them,
-`finish` how it ends, `error` why; `raises` is an exception to raise instead; `echo` makes the reply
-repeat the conversation it was sent.
+SCRIPT is a JSON object: `pieces` are the texts of a reply, repeated if it goes on `forever`;
+`delay_s` is the time before each of them and `load_s` the time to load; `finish` is how the reply
+ends, and `error` why; `raises` is an exception to raise instead; `echo` makes the reply repeat the
+prompt it was sent.
 """
 
 from __future__ import annotations
@@ -114,19 +115,20 @@ def _never() -> Completion:
     raise AssertionError("a stream ends with its completion")
 
 
-def replace_model(script: Mapping[str, Any]) -> None:
-    """Makes `codellama.engine.llm.LLM.load` return a scripted model."""
+def scripted_module(script: Mapping[str, Any]) -> types.ModuleType:
+    """In place of `codellama.engine.llm`: its `LLM.load` returns a scripted model."""
 
     class LLM:
         @staticmethod
         def load(path: str, **options: Any) -> ScriptedLLM:
+            time.sleep(script.get("load_s", 0))
             return ScriptedLLM(script)
 
     module = types.ModuleType("codellama.engine.llm")
     module.LLM = LLM  # type: ignore[attr-defined]
-    sys.modules["codellama.engine.llm"] = module
+    return module
 
 
 if __name__ == "__main__":
-    replace_model(json.loads(sys.argv[1]))
+    sys.modules["codellama.engine.llm"] = scripted_module(json.loads(sys.argv[1]))
     sys.exit(main(sys.argv[2:]))

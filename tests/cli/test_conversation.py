@@ -47,16 +47,17 @@ class Terminal:
         end = time.monotonic() + timeout_s
         while (at := self.shown.find(text, self._read_to)) < 0:
             left = end - time.monotonic()
-            if left <= 0 or not self._read(left):
+            if left <= 0 or not self.read(left):
                 raise AssertionError(f"{text!r} did not come; shown: {self.shown!r}")
         self._read_to = at + len(text)
 
     def wait(self) -> int:
-        while self._read(10):
+        while self.read(10):
             pass
         return self.process.wait(10)
 
-    def _read(self, timeout_s: float) -> bool:
+    def read(self, timeout_s: float) -> bool:
+        """Waits for more to be shown; False when none came."""
         if not select.select([self._leader], [], [], timeout_s)[0]:
             return False
         try:
@@ -69,11 +70,15 @@ class Terminal:
 
 
 @contextmanager
-def chat(script: dict[str, Any], *arguments: str, state: Path, **env: str) -> Iterator[Terminal]:
+def chat(
+    script: dict[str, Any] | None, *arguments: str, state: Path, **env: str
+) -> Iterator[Terminal]:
+    """`codellama chat` at a terminal, with a scripted model unless the script is None."""
+    program = ["-m", "codellama"] if script is None else [str(SCRIPTED), json.dumps(script)]
     leader, follower = pty.openpty()
     termios.tcsetwinsize(leader, (40, 200))
     process = subprocess.Popen(
-        [sys.executable, str(SCRIPTED), json.dumps(script), "chat", *arguments],
+        [sys.executable, *program, "chat", *arguments],
         stdin=follower,
         stdout=follower,
         stderr=follower,
@@ -153,6 +158,24 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(tmp_path: Path) -> None:
         terminal.type(CTRL_C)
         terminal.expect("stopped")
         terminal.expect(">")
+        terminal.type(CTRL_D)
+        assert terminal.wait() == 0
+
+
+def test_ctrl_c_stops_a_real_engine_which_then_answers_again(
+    tmp_path: Path, hf_folder: Path
+) -> None:
+    flags = ("--model", str(hf_folder), "--chat-form", "inst", "--threads", "1")
+    endless = ("--max-seq-len", "100000", "--max-tokens", "end", "--temperature", "0")
+    with chat(None, *flags, *endless, state=tmp_path) as terminal:
+        for message in ("def x", "return y"):
+            terminal.type(message, ENTER)
+            before = len(terminal.shown)
+            while len(terminal.shown) < before + 500:
+                assert terminal.read(10)
+            terminal.type(CTRL_C)
+            terminal.expect("stopped; /undo forgets this answer")
+            terminal.expect(">")
         terminal.type(CTRL_D)
         assert terminal.wait() == 0
 

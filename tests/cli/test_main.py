@@ -12,36 +12,28 @@ import time
 from pathlib import Path
 from typing import Any
 
+import command
 import pytest
+from command import Done
+
+from codellama.cli.main import main
 
 SCRIPTED = Path(__file__).parent / "scripted.py"
 HELLO = {"pieces": ["Hel", "lo\n"]}
 
 
-def command(script: dict[str, Any], *arguments: str) -> list[str]:
+def words(script: dict[str, Any], *arguments: str) -> list[str]:
     return [sys.executable, str(SCRIPTED), json.dumps(script), *arguments]
 
 
-def run(
-    script: dict[str, Any], *arguments: str, stdin: bytes | None = None
-) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command(script, *arguments),
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True,
-        timeout=30,
-        check=False,
-    )
-    return subprocess.CompletedProcess(
-        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-    )
+def run(script: dict[str, Any], *arguments: str | Path, stdin: bytes = b"") -> Done:
+    return command.run(*arguments, stdin=stdin, script=script)
 
 
 def test_results_go_to_one_stream_and_the_rest_to_the_other() -> None:
     done = run(HELLO, "complete", "x", "--seed", "7", "--threads", "1")
-    assert (done.returncode, done.stdout) == (0, "Hello\n")
-    note, model, speed = done.stderr.splitlines()
+    assert (done.code, done.out.decode()) == (0, "Hello\n")
+    note, model, speed = done.err.splitlines()
     assert note == "codellama: a note\x1b from the files"
     assert model.startswith("codellama: nano, ")
     assert model.endswith(
@@ -52,12 +44,12 @@ def test_results_go_to_one_stream_and_the_rest_to_the_other() -> None:
 
 def test_quiet() -> None:
     done = run(HELLO, "complete", "x", "--quiet")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "Hello\n", "")
+    assert (done.code, done.out.decode(), done.err) == (0, "Hello\n", "")
 
 
 def test_a_stream_is_flushed_token_by_token() -> None:
     script = {"pieces": ["first", "second"], "delay_s": 0.4}
-    with subprocess.Popen(command(script, "complete", "x", "--quiet"), stdout=subprocess.PIPE) as p:
+    with subprocess.Popen(words(script, "complete", "x", "--quiet"), stdout=subprocess.PIPE) as p:
         assert p.stdout is not None
         assert os.read(p.stdout.fileno(), 100) == b"first"
         assert p.stdout.read() == b"second"
@@ -78,13 +70,18 @@ def test_a_stream_is_flushed_token_by_token() -> None:
         (("infill", "--prefix", "x", "--write"), "--write needs a FILE and --at"),
         (("infill", "f.py", "--at", "1", "--write", "--n", "2"), "--write takes one result"),
         (("--quiet",), "unrecognized arguments"),
+        (("chat", " \n"), "the question is empty"),
         (("convert", "a"), "the following arguments are required: DST"),
     ],
 )
-def test_senseless_command_lines_exit_2(arguments: tuple[str, ...], says: str) -> None:
-    done = run(HELLO, *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    first, hint = done.stderr.splitlines()
+def test_senseless_command_lines_exit_2(
+    arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    found = capsys.readouterr()
+    assert (leaving.value.code, found.out) == (2, "")
+    first, hint = found.err.splitlines()
     assert says in first
     assert first.startswith("codellama")
     assert hint.startswith("  → codellama")
@@ -94,15 +91,15 @@ def test_senseless_command_lines_exit_2(arguments: tuple[str, ...], says: str) -
 @pytest.mark.parametrize("flag", ["--top-p=2", "--temperature=-1", "--logprobs=99"])
 def test_what_cannot_be_done_exits_1(flag: str) -> None:
     done = run(HELLO, "complete", "x", "--json", flag)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("codellama: `")
-    assert len(done.stderr.splitlines()) == 1
+    assert (done.code, done.out.decode()) == (1, "")
+    assert done.err.startswith("codellama: `")
+    assert len(done.err.splitlines()) == 1
 
 
 def test_a_bug_exits_70_and_says_how_to_see_it() -> None:
     done = run({"raises": "KeyError"}, "complete", "x", "--quiet")
-    assert (done.returncode, done.stdout) == (70, "")
-    assert done.stderr == (
+    assert (done.code, done.out.decode()) == (70, "")
+    assert done.err == (
         "codellama: this is a bug in codellama: KeyError: 'as the script says'\n"
         "  → run it again with --traceback and report what it prints\n"
     )
@@ -110,37 +107,61 @@ def test_a_bug_exits_70_and_says_how_to_see_it() -> None:
 
 @pytest.mark.parametrize("before", [True, False])
 def test_traceback_shows_where(before: bool) -> None:
-    words = ("--traceback", "complete") if before else ("complete", "--traceback")
-    done = run({"raises": "KeyError"}, *words, "x", "--quiet")
-    assert done.returncode == 1
-    assert "Traceback (most recent call last)" in done.stderr
-    assert "scripted.py" in done.stderr
+    verb = ("--traceback", "complete") if before else ("complete", "--traceback")
+    for kind, code in (("KeyError", 70), ("MemoryError", 1)):
+        done = run({"raises": kind}, *verb, "x", "--quiet")
+        assert done.code == code
+        assert "Traceback (most recent call last)" in done.err
+        assert "scripted.py" in done.err
 
 
 def test_the_text_traceback_is_a_text() -> None:
     done = run({"raises": "KeyError"}, "complete", "--quiet", "--", "--traceback")
-    assert done.returncode == 70
+    assert done.code == 70
 
 
 def test_a_reply_that_ends_in_an_error_exits_1() -> None:
     script = HELLO | {"finish": "error", "error": "the model's output was not a number"}
     done = run(script, "complete", "x", "--quiet")
-    assert (done.returncode, done.stdout) == (1, "Hello\n")
-    assert done.stderr == "codellama: the model stopped: the model's output was not a number\n"
+    assert (done.code, done.out.decode()) == (1, "Hello\n")
+    assert done.err == "codellama: the model stopped: the model's output was not a number\n"
     done = run(script, "complete", "x", "--quiet", "--json", "--n", "2")
-    assert done.returncode == 1
-    assert [json.loads(line)["finish_reason"] for line in done.stdout.splitlines()] == ["error"] * 2
+    assert done.code == 1
+    assert [json.loads(line)["finish_reason"] for line in done.out.splitlines()] == ["error"] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (("complete", "x", "--engine", "torch", "--quiet"), "torch"),
+        (("train", "recipe.toml"), "train"),
+    ],
+)
+def test_a_missing_extra_is_named(arguments: tuple[str, ...], extra: str) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from codellama.cli.main import main; "
+        f"sys.exit(main({list(arguments)}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"needs the `{extra}` extra, which is not installed" in done.stderr
+    assert f"pip install 'codellama[{extra}]'" in done.stderr
+
+
+def test_what_takes_long_to_load_is_announced() -> None:
+    done = run(HELLO | {"load_s": 2}, "complete", "x")
+    assert done.err.startswith("codellama: loading nano ...\n")
 
 
 def test_memory_that_runs_out_is_no_bug() -> None:
     done = run({"raises": "MemoryError"}, "complete", "x", "--quiet")
-    assert done.returncode == 1
-    assert done.stderr.startswith("codellama: there is not enough memory")
+    assert done.code == 1
+    assert done.err.startswith("codellama: there is not enough memory")
 
 
 def test_ctrl_c_exits_130_quietly() -> None:
     with subprocess.Popen(
-        command({"pieces": ["x"], "delay_s": 0.05, "forever": True}, "complete", "x", "--quiet"),
+        words({"pieces": ["x"], "delay_s": 0.05, "forever": True}, "complete", "x", "--quiet"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
@@ -154,7 +175,7 @@ def test_ctrl_c_exits_130_quietly() -> None:
 
 def test_a_reader_that_leaves_ends_it_quietly() -> None:
     with subprocess.Popen(
-        command({"pieces": ["x\n"], "delay_s": 0.01, "forever": True}, "complete", "x", "--quiet"),
+        words({"pieces": ["x\n"], "delay_s": 0.01, "forever": True}, "complete", "x", "--quiet"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
@@ -168,7 +189,7 @@ def test_a_reader_that_leaves_ends_it_quietly() -> None:
 
 def test_a_reader_that_left_before_the_end_of_a_short_result() -> None:
     with subprocess.Popen(
-        command({"pieces": ["x"], "delay_s": 0.5}, "complete", "x", "--quiet"),
+        words({"pieces": ["x"], "delay_s": 0.5}, "complete", "x", "--quiet"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
@@ -180,7 +201,7 @@ def test_a_reader_that_left_before_the_end_of_a_short_result() -> None:
 
 
 def test_closed_standard_output_is_one_line() -> None:
-    quoted = " ".join(f"'{word}'" for word in command(HELLO, "complete", "x", "--quiet"))
+    quoted = " ".join(f"'{word}'" for word in words(HELLO, "complete", "x", "--quiet"))
     done = subprocess.run(
         ["sh", "-c", f"{quoted} >&-"], capture_output=True, text=True, check=False
     )
@@ -190,25 +211,27 @@ def test_closed_standard_output_is_one_line() -> None:
 
 def test_help_is_written_to_standard_output() -> None:
     done = run(HELLO, "complete", "--help")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "--repetition-penalty" in done.stdout
+    assert (done.code, done.err) == (0, "")
+    assert "--repetition-penalty" in done.out.decode()
 
 
 def test_text_comes_from_a_pipe_and_a_dash_and_a_file(tmp_path: Path) -> None:
     (tmp_path / "f.txt").write_bytes("à\r\n".encode())
     script = {"echo": True}
-    assert run(script, "complete", "à\r\n").stdout == '"\\u00e0\\r\\n"'
-    assert run(script, "complete", stdin="à\r\n".encode()).stdout == '"\\u00e0\\r\\n"'
-    assert run(script, "complete", "-", stdin="à\r\n".encode()).stdout == '"\\u00e0\\r\\n"'
-    assert run(script, "complete", "--file", str(tmp_path / "f.txt")).stdout == '"\\u00e0\\r\\n"'
+    assert run(script, "complete", "à\r\n").out.decode() == '"\\u00e0\\r\\n"'
+    assert run(script, "complete", stdin="à\r\n".encode()).out.decode() == '"\\u00e0\\r\\n"'
+    assert run(script, "complete", "-", stdin="à\r\n".encode()).out.decode() == '"\\u00e0\\r\\n"'
+    assert (
+        run(script, "complete", "--file", str(tmp_path / "f.txt")).out.decode() == '"\\u00e0\\r\\n"'
+    )
 
 
 def test_text_that_is_not_utf8_is_refused() -> None:
-    done = run(HELLO, "complete", stdin=b"ab\xff")
-    assert done.returncode == 1
-    assert "standard input: is not UTF-8: byte 0xff at offset 2" in done.stderr
+    piped = run(HELLO, "complete", stdin=b"ab\xff")
+    assert piped.code == 1
+    assert "standard input: is not UTF-8: byte 0xff at offset 2" in piped.err
     done = subprocess.run(
-        [*command(HELLO, "complete"), b"ab\xff"], capture_output=True, text=True, check=False
+        [*words(HELLO, "complete"), b"ab\xff"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert "the text: is not UTF-8: byte 0xff at offset 2" in done.stderr
@@ -217,7 +240,7 @@ def test_text_that_is_not_utf8_is_refused() -> None:
 @pytest.mark.parametrize("locale", ["C", "POSIX", "en_US.ISO-8859-1"])
 def test_text_is_utf8_whatever_the_locale(locale: str) -> None:
     done = subprocess.run(
-        command({"pieces": ["é😀"]}, "complete", "x", "--quiet"),
+        words({"pieces": ["é😀"]}, "complete", "x", "--quiet"),
         capture_output=True,
         check=False,
         env=os.environ | {"LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
@@ -227,14 +250,14 @@ def test_text_is_utf8_whatever_the_locale(locale: str) -> None:
 
 def test_several_results_are_separated() -> None:
     done = run({"pieces": ["a"]}, "complete", "x", "--n", "2", "--seed", "1")
-    assert (done.returncode, done.stdout) == (0, "a\na\n")
-    assert "codellama: --- 2 of 2\n" in done.stderr
+    assert (done.code, done.out.decode()) == (0, "a\na\n")
+    assert "codellama: --- 2 of 2\n" in done.err
 
 
 def test_on_a_terminal_control_characters_are_shown_and_the_last_line_ends() -> None:
     leader, follower = pty.openpty()
     subprocess.run(
-        command({"pieces": ["a\x1b]0;x\x07", "\x9b2J"]}, "complete", "x", "--quiet"),
+        words({"pieces": ["a\x1b]0;x\x07", "\x9b2J"]}, "complete", "x", "--quiet"),
         stdin=subprocess.DEVNULL,
         stdout=follower,
         timeout=30,
@@ -251,7 +274,7 @@ def test_no_text_at_a_terminal_is_a_usage_error() -> None:
     leader, follower = pty.openpty()
     for verb in ("complete", "infill"):
         done = subprocess.run(
-            command(HELLO, verb), stdin=follower, capture_output=True, text=True, check=False
+            words(HELLO, verb), stdin=follower, capture_output=True, text=True, check=False
         )
         assert done.returncode == 2
         assert "there is no" in done.stderr

@@ -66,6 +66,14 @@ def test_one_long_line_is_cut_within() -> None:
     assert fit("", "y" + "x" * 100, 10).suffix == "y" + "x" * 9
 
 
+def test_lines_far_longer_than_the_room() -> None:
+    assert fit("p" * 10_000 + "\n" + "q" * 5, "", 10).prefix == "q" * 5
+    assert fit("", "s" * 5 + "\n" + "t" * 10_000, 10).suffix == "s" * 5 + "\n"
+    assert fit("p" * 10_000, "s" * 10_000, 8) == Trimmed(
+        prefix="p" * 6, suffix="s" * 2, prefix_dropped=9_994, suffix_dropped=9_998
+    )
+
+
 def test_without_leave_to_drop_it_is_an_error() -> None:
     with pytest.raises(ContextTooLong, match="has 101 tokens, and beside the answer there is room"):
         fit("p" * 101, "", 100, may_drop=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import run
 
 from checkpoints_tiny import TINY, tiny_config, write_hf
 from codellama import LLM, SamplingParams
@@ -20,22 +21,10 @@ from codellama.quant.formats import Format
 GREEDY = ("--temperature", "0", "--max-tokens", "12", "--threads", "1")
 
 
-def run(*arguments: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "codellama", *map(str, arguments)],
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60,
-        check=False,
-    )
-
-
-def ok(*arguments: str | Path, stdin: str | None = None) -> str:
-    done = run(*arguments, stdin=stdin)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def ok(*arguments: str | Path, stdin: str = "") -> str:
+    done = run(*arguments, stdin=stdin.encode())
+    assert done.code == 0, done.err
+    return done.out.decode()
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +43,21 @@ def test_complete_is_what_the_library_says(llm: LLM, model: Path) -> None:
     expected = llm.complete("def x", SamplingParams(temperature=0, max_tokens=12)).text
     assert ok("complete", "def x", "--model", model, *GREEDY) == expected
     assert ok("complete", "--model", model, *GREEDY, stdin="def x") == expected
+
+
+@pytest.mark.parametrize("verb", ["complete", "infill", "chat"])
+def test_another_process_says_the_same(hf_folder: Path, verb: str) -> None:
+    text = ("--prefix", "def x", "--suffix", " return") if verb == "infill" else ("def x",)
+    form = ("--chat-form", "inst") if verb == "chat" else ()
+    words = [verb, *text, *form, "--model", str(hf_folder), *GREEDY]
+    done = subprocess.run(
+        [sys.executable, "-m", "codellama", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == run(*words).out
 
 
 def test_infill_is_what_the_library_says(llm: LLM, hf_folder: Path, tmp_path: Path) -> None:
@@ -78,8 +82,8 @@ def test_chat_is_what_the_library_says(llm: LLM, hf_folder: Path) -> None:
 
 def test_a_model_that_was_not_trained_to_chat_says_so(hf_folder: Path) -> None:
     done = run("chat", "x", "--model", hf_folder)
-    assert done.returncode == 1
-    assert "does not say that it was trained to chat" in done.stderr
+    assert done.code == 1
+    assert "does not say that it was trained to chat" in done.err
 
 
 def test_json_lines(hf_folder: Path) -> None:
@@ -106,11 +110,11 @@ def test_json_lines(hf_folder: Path) -> None:
 def test_the_seed_that_is_shown_repeats_the_result(hf_folder: Path) -> None:
     flags = ("complete", "def x", "--model", hf_folder, "--temperature", "2", "--max-tokens", "20")
     first = run(*flags)
-    seed = first.stderr.split("seed ")[1].split()[0]
+    seed = first.err.split("seed ")[1].split()[0]
     again = run(*flags, "--seed", seed)
     other = run(*flags, "--seed", str(int(seed) ^ 1))
-    assert first.stdout == again.stdout
-    assert first.stdout != other.stdout
+    assert first.out == again.out
+    assert first.out != other.out
 
 
 def test_the_seed_in_json_repeats_one_of_several(hf_folder: Path) -> None:
@@ -128,10 +132,10 @@ def test_a_stop_string_ends_the_text(llm: LLM, hf_folder: Path) -> None:
 
 
 def test_a_prompt_beyond_the_context_is_refused(hf_folder: Path) -> None:
-    done = run("complete", "--model", hf_folder, "--max-seq-len", "16", stdin="x " * 50)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "this model was loaded to keep 16" in done.stderr
-    assert "  → " in done.stderr
+    done = run("complete", "--model", hf_folder, "--max-seq-len", "16", stdin=b"x " * 50)
+    assert (done.code, done.out) == (1, b"")
+    assert "this model was loaded to keep 16" in done.err
+    assert "  → " in done.err
 
 
 def test_the_torch_engine(hf_folder: Path, llm: LLM) -> None:
@@ -181,16 +185,16 @@ def test_models() -> None:
 def test_convert(gguf_file: Path, hf_folder: Path, tmp_path: Path) -> None:
     dst = tmp_path / "out"
     done = run("convert", gguf_file, dst, "--dtype", "f32")
-    assert (done.returncode, done.stdout) == (0, f"{dst}\n"), done.stderr
-    assert "100 % of 21 tensors" in done.stderr
+    assert (done.code, done.out.decode()) == (0, f"{dst}\n"), done.err
+    assert "100 % of 21 tensors" in done.err
     assert ok("complete", "def x", "--model", dst, *GREEDY) == ok(
         "complete", "def x", "--model", hf_folder, *GREEDY
     )
     again = run("convert", gguf_file, dst, "--quiet")
-    assert (again.returncode, again.stdout) == (1, "")
-    assert "exists" in again.stderr
+    assert (again.code, again.out) == (1, b"")
+    assert "exists" in again.err
     forced = run("convert", gguf_file, dst, "--force", "--dtype", "bf16", "--quiet")
-    assert (forced.returncode, forced.stderr) == (0, "")
+    assert (forced.code, forced.err) == (0, "")
     assert json.loads(ok("info", dst, "--json"))["tensor_formats"] == {"BF16": 21}
 
 
@@ -214,10 +218,10 @@ def test_damaged_weights_are_named(
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100] if damage is None else damage)
     done = run("info", folder) if verb == "info" else run("complete", "x", "--model", folder)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "bug" not in done.stderr
+    assert (done.code, done.out) == (1, b"")
+    assert says in done.err
+    assert "Traceback" not in done.err
+    assert "bug" not in done.err
 
 
 def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
@@ -225,23 +229,23 @@ def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
     shard = folder / "model-00002-of-00002.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1])
     done = run("complete", "x", "--model", folder)
-    assert done.returncode == 1
-    assert shard.name in done.stderr
+    assert done.code == 1
+    assert shard.name in done.err
     shard.unlink()
     done = run("complete", "x", "--model", folder)
-    assert done.returncode == 1
-    assert shard.name in done.stderr
+    assert done.code == 1
+    assert shard.name in done.err
 
 
 def test_a_path_that_leads_nowhere_suggests_one_that_does(tmp_path: Path, hf_folder: Path) -> None:
     shutil.copytree(hf_folder, tmp_path / "CodeLlama-7b")
     done = run("complete", "x", "--model", tmp_path / "CodeLama-7b")
-    assert done.returncode == 1
-    assert "there is no such file or folder" in done.stderr
-    assert f"did you mean {tmp_path / 'CodeLlama-7b'}?" in done.stderr
+    assert done.code == 1
+    assert "there is no such file or folder" in done.err
+    assert f"did you mean {tmp_path / 'CodeLlama-7b'}?" in done.err
     done = run("info", "codellama-7b")
-    assert done.returncode == 1
-    assert "did you mean codellama/CodeLlama-7b-hf?" in done.stderr
+    assert done.code == 1
+    assert "did you mean codellama/CodeLlama-7b-hf?" in done.err
 
 
 def test_sizes_for_people() -> None:

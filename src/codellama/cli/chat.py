@@ -53,6 +53,8 @@ def run(args: Namespace) -> int:
     console = Console.open(args)
     if text is None:
         _require_conversation(args)
+    elif not text.strip():
+        raise UsageError("the question is empty")
     params = sampling.params(args)
     llm = loading.load(args, params, console)
     if llm.chat_form is None:

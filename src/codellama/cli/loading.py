@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from codellama.model.family import matches
 if TYPE_CHECKING:
     from codellama.engine.llm import LLM
     from codellama.engine.params import SamplingParams
+
+
+_PATIENCE_S = 1.5  # after which a user wants to know what is taking so long
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -41,14 +45,20 @@ def load(args: Namespace, params: SamplingParams, console: Console) -> LLM:
     """
     from codellama.engine.llm import LLM
 
-    llm = LLM.load(
-        args.model,
-        engine=args.engine,
-        max_seq_len=args.max_seq_len,
-        max_num_seqs=min(args.n, 16),
-        n_threads=args.threads,
-        chat_form=getattr(args, "chat_form", None),
-    )
+    patience = threading.Timer(_PATIENCE_S, console.say, [f"loading {args.model} ..."])
+    patience.daemon = True
+    patience.start()
+    try:
+        llm = LLM.load(
+            args.model,
+            engine=args.engine,
+            max_seq_len=args.max_seq_len,
+            max_num_seqs=min(args.n, 16),
+            n_threads=args.threads,
+            chat_form=getattr(args, "chat_form", None),
+        )
+    finally:
+        patience.cancel()
     for note in llm.notes:
         console.say(note)
     console.say(f"{_described(llm, args)}; {describe(params)}")

@@ -75,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         if "--traceback" in _before_texts(arguments):
-            raise
+            import traceback
+
+            traceback.print_exception(error)
         return _explain(error, arguments)
     return code
 

@@ -21,7 +21,7 @@ def text_from(argument: str | None, file: Path | None, *, noun: str) -> str | No
     if file is not None:
         if argument is not None:
             raise UsageError(f"give the {noun} as TEXT or with --file, not both")
-        return SourceFile.read(file).text
+        return SourceFile.read(file).text.removeprefix("\ufeff")
     if argument is not None and argument != "-":
         return check_text(argument, f"the {noun}")
     if argument is None and sys.stdin.isatty():

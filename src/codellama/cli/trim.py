@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from codellama.text.tokenizer import Tokenizer
 
 _MARKERS = 4  # beginning of text, and the three marks of an infilling prompt
+_CHARS_PER_TOKEN = 64  # more than any piece of these vocabularies has; bounds what is counted often
 _Count = Callable[[str], int]
 
 
@@ -76,23 +78,28 @@ def trim(
 
 def _tail(text: str, count: _Count, room: int) -> str:
     """The longest end of `text` in `room` tokens that begins at a line start, if any does."""
-    starts = [0, *(at + 1 for at, char in enumerate(text[:-1]) if char == "\n")]
+    reach = text[max(0, len(text) - _CHARS_PER_TOKEN * room) :]
+    starts = [0] * (len(reach) == len(text))
+    starts += [found.end() for found in re.finditer(r"\n(?!\Z)", reach)]
     # Later starts need fewer tokens: find the first that fits.
-    start = _first(len(starts), lambda k: count(text[starts[k] :]) <= room)
-    if start < len(starts):
-        return text[starts[start] :]
-    last = starts[-1]
-    return text[last + _first(len(text) - last, lambda k: count(text[last + k :]) <= room) :]
+    first = _first(len(starts), lambda k: count(reach[starts[k] :]) <= room)
+    if first < len(starts):
+        return reach[starts[first] :]
+    last = starts[-1] if starts else 0
+    return reach[last + _first(len(reach) - last, lambda k: count(reach[last + k :]) <= room) :]
 
 
 def _head(text: str, count: _Count, room: int) -> str:
     """The longest beginning of `text` in `room` tokens that ends at a line start, if any does."""
-    ends = [len(text), *(at for at in range(len(text) - 1, 0, -1) if text[at - 1] == "\n")]
-    end = _first(len(ends), lambda k: count(text[: ends[k]]) <= room)
-    if end < len(ends):
-        return text[: ends[end]]
-    first = ends[-1]
-    return text[: first - _first(first, lambda k: count(text[: first - k]) <= room)]
+    reach = text[: _CHARS_PER_TOKEN * room]
+    ends = [found.end() for found in re.finditer(r"\n(?!\Z)", reach)]
+    ends += [len(reach)] * (len(reach) == len(text) or reach.endswith("\n"))
+    ends.reverse()
+    first = _first(len(ends), lambda k: count(reach[: ends[k]]) <= room)
+    if first < len(ends):
+        return reach[: ends[first]]
+    line = ends[-1] if ends else len(reach)
+    return reach[: line - _first(line, lambda k: count(reach[: line - k]) <= room)]
 
 
 def _first(n: int, fits: Callable[[int], bool]) -> int:

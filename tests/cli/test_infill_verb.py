@@ -9,22 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import Done, run
 
 SCRIPTED = Path(__file__).parent / "scripted.py"
 MIDDLE = {"pieces": ["x\n", "y"]}
 
 
-def infill(
-    script: dict[str, Any], *arguments: str | Path, stdin: str | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, str(SCRIPTED), json.dumps(script), "infill", *map(str, arguments)],
-        input=None if stdin is None else stdin.encode(),
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True,
-        timeout=30,
-        check=False,
-    )
+def infill(script: dict[str, Any], *arguments: str | Path, stdin: str = "") -> Done:
+    return run("infill", *arguments, stdin=stdin.encode(), script=script)
 
 
 @pytest.fixture
@@ -38,32 +30,32 @@ def file(tmp_path: Path) -> Path:
 def test_only_the_middle_is_written(file: Path) -> None:
     before = file.read_bytes()
     done = infill(MIDDLE, file, "--at", "2", "--quiet")
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"x\ny", b"")
+    assert (done.code, done.out, done.err) == (0, b"x\ny", "")
     assert file.read_bytes() == before
 
 
 def test_the_model_is_shown_what_stands_around(file: Path) -> None:
     done = infill({"echo": True}, file, "--at", "2:5")
-    assert json.loads(done.stdout) == ["def f():\n    ", "return \n"]
+    assert json.loads(done.out) == ["def f():\n    ", "return \n"]
 
 
 def test_the_whole_is_the_file_as_it_would_be(file: Path) -> None:
     done = infill(MIDDLE, file, "--at", "2", "--whole")
     whole = b"\xef\xbb\xbfdef f():\r\n    return x\r\ny\r\n"
-    assert done.stdout == whole
+    assert done.out == whole
     written = infill(MIDDLE, file, "--at", "2", "--write")
-    assert written.stdout == b"x\ny"
-    assert b"wrote" in written.stderr
+    assert written.out == b"x\ny"
+    assert "wrote" in written.err
     assert file.read_bytes() == whole
     assert file.stat().st_mode & 0o777 == 0o640
     assert [path.name for path in file.parent.iterdir()] == ["a.py"]
 
 
 def test_json_has_the_middle_and_on_request_the_whole(file: Path) -> None:
-    plain = json.loads(infill(MIDDLE, "--prefix", "a", "--suffix", "b", "--json").stdout)
+    plain = json.loads(infill(MIDDLE, "--prefix", "a", "--suffix", "b", "--json").out)
     assert plain["text"] == "x\ny"
     assert "whole" not in plain
-    whole = json.loads(infill(MIDDLE, file, "--at", "2", "--json", "--whole").stdout)
+    whole = json.loads(infill(MIDDLE, file, "--at", "2", "--json", "--whole").out)
     assert (whole["text"], whole["whole"]) == (
         "x\ny",
         "\ufeffdef f():\r\n    return x\r\ny\r\n",
@@ -73,11 +65,11 @@ def test_json_has_the_middle_and_on_request_the_whole(file: Path) -> None:
 def test_a_hole_in_a_text() -> None:
     for arguments in (("-",), ()):
         done = infill({"echo": True}, *arguments, stdin="a\r\n<FILL_ME>b")
-        assert json.loads(done.stdout) == ["a\n", "b"]
+        assert json.loads(done.out) == ["a\n", "b"]
     done = infill({"echo": True}, "--prefix", "a", "--suffix", "b")
-    assert json.loads(done.stdout) == ["a", "b"]
+    assert json.loads(done.out) == ["a", "b"]
     done = infill({"echo": True}, "--suffix", "b")
-    assert json.loads(done.stdout) == ["", "b"]
+    assert json.loads(done.out) == ["", "b"]
 
 
 @pytest.mark.parametrize(
@@ -90,8 +82,8 @@ def test_a_hole_in_a_text() -> None:
 )
 def test_a_place_outside_the_file_exits_1(file: Path, at: str, says: str) -> None:
     done = infill(MIDDLE, file, "--at", at, "--write")
-    assert (done.returncode, done.stdout) == (1, b"")
-    assert says.format(file) in done.stderr.decode()
+    assert (done.code, done.out) == (1, b"")
+    assert says.format(file) in done.err
 
 
 def test_what_cannot_be_read_exits_1(tmp_path: Path) -> None:
@@ -102,8 +94,8 @@ def test_what_cannot_be_read_exits_1(tmp_path: Path) -> None:
         (".", "is not a regular file"),
     ):
         done = infill(MIDDLE, tmp_path / name, "--at", "1")
-        assert done.returncode == 1
-        assert says in done.stderr.decode()
+        assert done.code == 1
+        assert says in done.err
 
 
 def test_a_file_that_changes_while_the_middle_is_made_is_not_touched(file: Path) -> None:
@@ -125,21 +117,21 @@ def test_a_file_that_changes_while_the_middle_is_made_is_not_touched(file: Path)
 def test_a_reply_that_failed_is_not_written(file: Path) -> None:
     before = file.read_bytes()
     done = infill(MIDDLE | {"finish": "error", "error": "no"}, file, "--at", "1", "--write")
-    assert done.returncode == 1
+    assert done.code == 1
     assert file.read_bytes() == before
 
 
 def test_a_reply_that_was_cut_says_so(file: Path) -> None:
     done = infill(MIDDLE | {"finish": "length"}, file, "--at", "1", "--write", "--max-tokens", "2")
-    assert done.returncode == 0
-    assert "cut at --max-tokens 2" in done.stderr.decode()
+    assert done.code == 0
+    assert "cut at --max-tokens 2" in done.err
 
 
 def test_a_file_larger_than_the_context_is_trimmed_and_that_is_said(tmp_path: Path) -> None:
     big = tmp_path / "big.py"
     big.write_text("".join(f"line {i:03}\n" for i in range(100)))
     done = infill({"echo": True}, big, "--at", "51:1", "--max-tokens", "16")
-    prefix, suffix = json.loads(done.stdout)
+    prefix, suffix = json.loads(done.out)
     # The scripted model counts characters and has a context of 256.
     assert len(prefix) + len(suffix) <= 256 - 16 - 4
     assert prefix.startswith("line ")
@@ -149,10 +141,10 @@ def test_a_file_larger_than_the_context_is_trimmed_and_that_is_said(tmp_path: Pa
     assert (
         f"left out {450 - len(prefix)} tokens at the start and {450 - len(suffix)} at the end: "
         "the context has 256"
-    ) in done.stderr.decode()
+    ) in done.err
     refused = infill(MIDDLE, big, "--at", "51:1", "--max-tokens", "16", "--no-trim")
-    assert (refused.returncode, refused.stdout) == (1, b"")
-    assert "has 900 tokens, and beside the answer there is room for 236" in refused.stderr.decode()
+    assert (refused.code, refused.out) == (1, b"")
+    assert "has 900 tokens, and beside the answer there is room for 236" in refused.err
 
 
 def test_a_trimmed_file_is_written_back_whole(tmp_path: Path) -> None:
@@ -160,5 +152,5 @@ def test_a_trimmed_file_is_written_back_whole(tmp_path: Path) -> None:
     big.write_text("".join(f"line {i:03}\n" for i in range(100)))
     before = big.read_text()
     done = infill({"pieces": ["new\n"]}, big, "--at", "51:1", "--write")
-    assert done.returncode == 0
+    assert done.code == 0
     assert big.read_text() == before[:450] + "new\n" + before[450:]
