@@ -1,8 +1,9 @@
-"""`codellama data collect|build`: the corpus that a recipe trains on."""
+"""`codellama data collect|build|measure`: a corpus to train on, and a model held against it."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -11,13 +12,13 @@ HELP = "prepare a training corpus"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    verbs = parser.add_subparsers(dest="action", required=True, metavar="collect|build")
+    verbs = parser.add_subparsers(dest="action", required=True, metavar="collect|build|measure")
     collect = verbs.add_parser("collect", help="fetch the projects that a list names")
     build = verbs.add_parser(
         "build", help="clean what was collected, train the tokenizer, write conversations"
     )
     for verb in (collect, build):
-        verb.add_argument("sources", type=Path, help="the list, such as recipes/corpus/sources.toml")
+        verb.add_argument("sources", type=Path, help="a list, as recipes/corpus/sources.toml")
         verb.add_argument("--out", type=Path, default=Path("build/corpus"), help="corpus folder")
         verb.add_argument("--wheels", type=Path, help="folder of wheels (default: OUT/wheels)")
     build.add_argument(
@@ -32,11 +33,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--tokenizer", type=Path, help="use this one in place of training another")
     build.add_argument("--chat", type=Path, help="hand-written exchanges, for conversations")
     build.add_argument("--conversations", type=int, default=8000, help="how many to write")
-    build.add_argument("--seed", type=int, default=7)
+    build.add_argument("--seed", type=int, default=7, help="orders the tokenizer's text and talks")
+    measure = verbs.add_parser("measure", help="what a model makes of the held-out functions")
+    measure.add_argument("model", help="nano, or the path of a model")
+    measure.add_argument("--corpus", type=Path, default=Path("build/corpus"), help="corpus folder")
+    measure.add_argument("--tasks", type=int, default=100, help="how many functions")
+    measure.add_argument("--temperature", type=float, default=0.2, help="for bodies; lines: greedy")
+    measure.add_argument("--seed", type=int, default=0)
+    measure.add_argument("--show", type=int, default=0, metavar="N", help="print N bodies as well")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Collects, or collects and builds."""
+    """Collects; collects and builds; or measures."""
+    if args.action == "measure":
+        return _measure(args)
     from codellama.train.sources import SourceList, collect
 
     sources = SourceList.read(args.sources)
@@ -61,6 +71,62 @@ def run(args: argparse.Namespace) -> int:
         note=_say,
     )
     print(args.out)
+    return 0
+
+
+def _measure(args: argparse.Namespace) -> int:
+    """Prints one JSON object: bits per byte, share of bodies that parse, lines found again."""
+    from codellama.engine.llm import LLM
+    from codellama.engine.params import SamplingParams
+    from codellama.train.corpus import read_documents
+    from codellama.train.measure import bits_per_byte
+    from codellama.train.quality import (
+        MAX_TOKENS,
+        body,
+        body_tasks,
+        found_again,
+        line_tasks,
+        parses,
+    )
+
+    documents = [d for d in read_documents(args.corpus) if d.split != "train"]
+    functions = [d for d in documents if (d.split, d.kind) == ("val-pkg", "function")]
+    figures: dict[str, object] = {
+        f"{split} bits/byte": round(
+            bits_per_byte(
+                args.model, [d for d in documents if (d.split, d.kind) == (split, "python")]
+            ),
+            4,
+        )
+        for split in ("val-pkg", "val-file")
+    }
+    llm = LLM.load(args.model)
+    tasks = body_tasks(functions, args.tasks)
+    params = SamplingParams(
+        temperature=args.temperature, top_p=0.95, max_tokens=MAX_TOKENS, seed=args.seed
+    )
+    written = llm.complete([task.prompt for task in tasks], params)
+    good = [
+        parses(task.prompt, w.text, is_cut=w.finish_reason == "length")
+        for task, w in zip(tasks, written, strict=True)
+    ]
+    figures["bodies"] = len(tasks)
+    figures["bodies that parse"] = sum(good)
+    for task, w, ok in list(zip(tasks, written, good, strict=True))[: args.show]:
+        shown = body(w.text, is_cut=w.finish_reason == "length")
+        _say(f"--- {task.project} {task.path} {'parses' if ok else 'does not parse'}")
+        _say(task.prompt + shown)
+    greedy = SamplingParams(temperature=0.0, max_tokens=64)
+    lines = line_tasks(functions, args.tasks)
+    figures["lines"] = len(lines)
+    for order in ("psm", "spm"):
+        fills = [
+            llm.infill(prefix=task.prefix, suffix=task.suffix, params=greedy, order=order)
+            for task in lines
+        ]
+        right = sum(found_again(t, f.text) for t, f in zip(lines, fills, strict=True))
+        figures[f"lines found, {order}"] = right
+    print(json.dumps(figures, indent=1))
     return 0
 
 

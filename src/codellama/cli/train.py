@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         import torch  # noqa: F401  # only asks whether it is there
     except ImportError as error:
         raise MissingExtra("`codellama train`", "train") from error
+    from codellama.train.export import export
     from codellama.train.loop import Trainer
     from codellama.train.measure import BitsPerByte
     from codellama.train.recipe import Recipe
@@ -79,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"stopped; go on with: codellama train {args.recipe} --out {out} --resume",
               file=sys.stderr)  # fmt: skip
         return 130
-    print(out)
+    export(recipe, dict(trainer.model.named_parameters()), corpus.tokenizer, out / "model")
+    print(out / "model")
     return 0
 
 

@@ -20,7 +20,7 @@ TOKENIZER_CHARS = 16_000_000  # more text than this changes little and takes lon
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSettings:
-    """What a build may vary in. `tokenizer` and `chat` are files; None trains one, leaves it out."""
+    """What a build may vary in; `tokenizer` None trains one, `chat` None leaves it out."""
 
     max_share: float = 1.0
     evaluation_files: tuple[Path, ...] = ()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
+from codellama import checkpoint
+from codellama.checkpoint.hub import resolve
 from codellama.model.transformer import Transformer
 from codellama.train.chunks import chunk_table
 from codellama.train.corpus import Document
@@ -48,3 +51,16 @@ class BitsPerByte:
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 nats += float(batch_loss(model, tokens, positions, labels, mask))
         return nats / self.n_bytes / math.log(2)
+
+
+def bits_per_byte(
+    model: str | Path, documents: Sequence[Document], length: int = 512, n_parts: int = 512
+) -> float:
+    """The figure of a saved model over `documents`, in float32."""
+    reader = checkpoint.open(resolve(model))
+    loaded = Transformer(reader.config)
+    parameters = dict(loaded.named_parameters())
+    with torch.no_grad():
+        for name, tensor in reader.tensors():
+            parameters[name].copy_(torch.from_numpy(tensor.to_float32().copy()))
+    return BitsPerByte(documents, reader.tokenizer(), length, n_parts)(loaded)

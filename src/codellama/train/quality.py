@@ -1,15 +1,19 @@
-"""Held-out function bodies: does what a model writes parse?
+"""What a model writes on held-out functions: does a body parse, is a hidden line found again?
 
-The protocol: functions with a docstring are taken from held-out projects at equal distances. The
+Bodies: functions with a docstring are taken from held-out projects at equal distances. The
 prompt is everything up to the end of the docstring's last line, dedented, without the file around
 it. A completion ends before the first line that is not indented, at `</s>`, or at the limit of
 tokens; one that reached the limit loses its last, unfinished line. It parses when prompt and
 completion together are Python and at least one statement follows the docstring.
+
+Lines: one line of a function's body, not blank, is hidden. The fill is right when its first line
+equals the hidden one but for white space around it.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,6 +72,36 @@ def parses(prompt: str, completion: str, *, is_cut: bool) -> bool:
         return False
     last = tree.body[-1]
     return isinstance(last, (ast.FunctionDef, ast.AsyncFunctionDef)) and len(last.body) > 1
+
+
+@dataclass(frozen=True)
+class LineTask:
+    """A function with one line hidden."""
+
+    prefix: str
+    line: str
+    suffix: str
+
+
+def line_tasks(documents: Sequence[Document], n: int) -> list[LineTask]:
+    """`n` tasks, one from each of the functions that `body_tasks` would take."""
+    found = []
+    for task in body_tasks(documents, n):
+        lines = task.reference.split("\n")
+        choices = [i for i, line in enumerate(lines) if len(line.strip()) > 3]
+        if not choices:
+            continue
+        digest = hashlib.sha256(task.path.encode()).digest()
+        i = choices[int.from_bytes(digest[:4], "big") % len(choices)]
+        before = task.prompt + "".join(line + "\n" for line in lines[:i])
+        found.append(LineTask(before, lines[i], "\n" + "\n".join(lines[i + 1 :])))
+    return found
+
+
+def found_again(task: LineTask, fill: str) -> bool:
+    """Whether the fill's first line is the hidden one."""
+    written = fill.strip("\n").split("\n")[0]
+    return written.strip() == task.line.strip()
 
 
 def _docstring_end(text: str) -> int | None:
