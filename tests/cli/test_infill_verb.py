@@ -139,8 +139,8 @@ def test_a_file_larger_than_the_context_is_trimmed_and_that_is_said(tmp_path: Pa
     assert suffix.startswith("line 050\n")
     assert suffix.endswith("\n")
     assert (
-        f"left out {450 - len(prefix)} tokens at the start and {450 - len(suffix)} at the end: "
-        "the context has 256"
+        f"left out {900 - len(prefix) - len(suffix)} tokens ({450 - len(prefix)} at the start, "
+        f"{450 - len(suffix)} at the end): the context has 256"
     ) in done.err
     refused = infill(MIDDLE, big, "--at", "51:1", "--max-tokens", "16", "--no-trim")
     assert (refused.code, refused.out) == (1, b"")

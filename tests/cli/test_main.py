@@ -200,6 +200,32 @@ def test_a_reader_that_left_before_the_end_of_a_short_result() -> None:
         assert process.stderr.read() == b""
 
 
+def test_help_for_a_reader_that_left() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "codellama", "complete", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.wait(10) == 141
+        assert process.stderr.read() == b""
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            words(HELLO, "complete", "x", "--quiet"),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"codellama: No space left on device\n"
+
+
 def test_closed_standard_output_is_one_line() -> None:
     quoted = " ".join(f"'{word}'" for word in words(HELLO, "complete", "x", "--quiet"))
     done = subprocess.run(

@@ -140,8 +140,8 @@ def _fit(
     )
     if fit.n_dropped:
         console.say(
-            f"left out {counted(fit.prefix_dropped, 'token')} at the start and "
-            f"{fit.suffix_dropped} at the end: the context has {llm.max_seq_len}"
+            f"left out {counted(fit.n_dropped, 'token')} ({fit.prefix_dropped} at the start, "
+            f"{fit.suffix_dropped} at the end): the context has {llm.max_seq_len}"
         )
     return fit
 

@@ -65,15 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if sys.stdout is None:
             raise ConfigError("standard output is closed")
-        code = _run(arguments)
-        sys.stdout.flush()
+        try:
+            code = _run(arguments)
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes standard output once more on its way out: give it somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 141
     except KeyboardInterrupt:
         return 130
     except Exception as error:
+        if isinstance(error, OSError):
+            _drop_output()
         if "--traceback" in _before_texts(arguments):
             import traceback
 
@@ -109,6 +112,14 @@ def _require_streams() -> None:
         sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
     if sys.stderr is None:
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def _drop_output() -> None:
+    """After a failed write, Python must not try again to write the rest on its way out."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _before_texts(arguments: Sequence[str]) -> Sequence[str]:
