@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from codellama.engine.llm import LLM
+    from codellama.train.corpus import Document
 
 HELP = "prepare a training corpus"
 
@@ -38,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     measure.add_argument("model", help="nano, or the path of a model")
     measure.add_argument("--corpus", type=Path, default=Path("build/corpus"), help="corpus folder")
     measure.add_argument("--tasks", type=int, default=100, help="how many functions")
+    measure.add_argument("--parts", type=int, default=256, help="how many parts, for bits per byte")
     measure.add_argument("--temperature", type=float, default=0.2, help="for bodies; lines: greedy")
     measure.add_argument("--seed", type=int, default=0)
     measure.add_argument("--show", type=int, default=0, metavar="N", help="print N bodies as well")
@@ -75,59 +82,62 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace) -> int:
-    """Prints one JSON object: bits per byte, share of bodies that parse, lines found again."""
+    """Prints one JSON object: bits per byte, bodies that parse, lines found again."""
     from codellama.engine.llm import LLM
-    from codellama.engine.params import SamplingParams
     from codellama.train.corpus import read_documents
     from codellama.train.measure import bits_per_byte
-    from codellama.train.quality import (
-        MAX_TOKENS,
-        body,
-        body_tasks,
-        found_again,
-        line_tasks,
-        parses,
-    )
 
-    documents = [d for d in read_documents(args.corpus) if d.split != "train"]
-    functions = [d for d in documents if (d.split, d.kind) == ("val-pkg", "function")]
-    figures: dict[str, object] = {
-        f"{split} bits/byte": round(
-            bits_per_byte(
-                args.model, [d for d in documents if (d.split, d.kind) == (split, "python")]
-            ),
-            4,
+    held_out = [d for d in read_documents(args.corpus) if d.split != "train"]
+    figures: dict[str, object] = {}
+    for split in ("val-pkg", "val-file"):
+        files = [d for d in held_out if (d.split, d.kind) == (split, "python")]
+        figures[f"{split} bits/byte"] = round(
+            bits_per_byte(args.model, files, n_parts=args.parts), 4
         )
-        for split in ("val-pkg", "val-file")
-    }
+    functions = [d for d in held_out if (d.split, d.kind) == ("val-pkg", "function")]
     llm = LLM.load(args.model)
+    figures |= _bodies(llm, functions, args)
+    figures |= _lines(llm, functions, args)
+    print(json.dumps(figures, indent=1))
+    return 0
+
+
+def _bodies(llm: LLM, functions: Sequence[Document], args: argparse.Namespace) -> dict[str, object]:
+    from codellama.engine.params import SamplingParams
+    from codellama.train.quality import MAX_TOKENS, body, body_tasks, parses
+
     tasks = body_tasks(functions, args.tasks)
     params = SamplingParams(
         temperature=args.temperature, top_p=0.95, max_tokens=MAX_TOKENS, seed=args.seed
     )
-    written = llm.complete([task.prompt for task in tasks], params)
-    good = [
-        parses(task.prompt, w.text, is_cut=w.finish_reason == "length")
-        for task, w in zip(tasks, written, strict=True)
-    ]
-    figures["bodies"] = len(tasks)
-    figures["bodies that parse"] = sum(good)
-    for task, w, ok in list(zip(tasks, written, good, strict=True))[: args.show]:
-        shown = body(w.text, is_cut=w.finish_reason == "length")
-        _say(f"--- {task.project} {task.path} {'parses' if ok else 'does not parse'}")
-        _say(task.prompt + shown)
-    greedy = SamplingParams(temperature=0.0, max_tokens=64)
-    lines = line_tasks(functions, args.tasks)
-    figures["lines"] = len(lines)
-    for order in ("psm", "spm"):
+    n_good = 0
+    for i, (task, w) in enumerate(
+        zip(tasks, llm.complete([t.prompt for t in tasks], params), strict=True)
+    ):
+        is_cut = w.finish_reason == "length"
+        good = parses(task.prompt, w.text, is_cut=is_cut)
+        n_good += good
+        if i < args.show:
+            _say(f"--- {task.project} {task.path} {'parses' if good else 'does not parse'}")
+            _say(task.prompt + body(w.text, is_cut=is_cut))
+    return {"bodies": len(tasks), "bodies that parse": n_good}
+
+
+def _lines(llm: LLM, functions: Sequence[Document], args: argparse.Namespace) -> dict[str, object]:
+    from codellama.engine.params import SamplingParams
+    from codellama.train.quality import found_again, line_tasks
+
+    tasks = line_tasks(functions, args.tasks)
+    params = SamplingParams(temperature=0.0, max_tokens=64)
+    figures: dict[str, object] = {"lines": len(tasks)}
+    orders: tuple[Literal["psm", "spm"], ...] = ("psm", "spm")
+    for order in orders:
         fills = [
-            llm.infill(prefix=task.prefix, suffix=task.suffix, params=greedy, order=order)
-            for task in lines
+            llm.infill(prefix=t.prefix, suffix=t.suffix, params=params, order=order) for t in tasks
         ]
-        right = sum(found_again(t, f.text) for t, f in zip(lines, fills, strict=True))
+        right = sum(found_again(t, fill.text) for t, fill in zip(tasks, fills, strict=True))
         figures[f"lines found, {order}"] = right
-    print(json.dumps(figures, indent=1))
-    return 0
+    return figures
 
 
 def _say(text: str) -> None:
