@@ -91,9 +91,9 @@ def _measure(args: argparse.Namespace) -> int:
     figures: dict[str, object] = {}
     for split in ("val-pkg", "val-file"):
         files = [d for d in held_out if (d.split, d.kind) == (split, "python")]
-        figures[f"{split} bits/byte"] = round(
-            bits_per_byte(args.model, files, n_parts=args.parts), 4
-        )
+        if files:
+            figure = bits_per_byte(args.model, files, n_parts=args.parts)
+            figures[f"{split} bits/byte"] = round(figure, 4)
     functions = [d for d in held_out if (d.split, d.kind) == ("val-pkg", "function")]
     llm = LLM.load(args.model)
     figures |= _bodies(llm, functions, args)

@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
     if args.time_budget is not None:
         recipe = dataclasses.replace(recipe, time_budget_min=args.time_budget)
     out: Path = args.out or Path("build") / recipe.name
-    out.mkdir(parents=True, exist_ok=True)
     corpus = CorpusFolder(args.corpus or recipe.corpus)
+    out.mkdir(parents=True, exist_ok=True)
     held_out = corpus.documents("val-pkg", "python")
     measures = {}
     if held_out:

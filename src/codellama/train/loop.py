@@ -112,8 +112,7 @@ class Trainer:
                 hint="give another --out, or the recipe the run was started with",
             )
         self.progress = Progress(**state["progress"])
-        if self.progress.stage < len(self.recipe.stages):
-            self._enter_stage()
+        self._enter_stage()
         live = self._tensors()
         if set(live) != set(tensors):
             raise CheckpointError(f"{self.out}: the checkpoint's tensors are not this model's")
@@ -218,18 +217,20 @@ class Trainer:
             skipped_steps=self.progress.skipped_steps,
         )
         if self.progress.stage < len(self.recipe.stages):
-            self._enter_stage()
+            self._enter_stage()  # a finished run keeps its last stage's optimiser
         self._save()
         self._note(f"stage {stage.name} is finished")
 
     def _enter_stage(self) -> None:
-        stage = self.recipe.stages[self.progress.stage]
-        self.model.cfg = model_config(self.recipe, stage)
+        self.model.cfg = model_config(self.recipe, self._stage())
         self._optimiser = self._new_optimiser()
 
+    def _stage(self) -> Stage:
+        """The present stage; the last one when all are done."""
+        return self.recipe.stages[min(self.progress.stage, len(self.recipe.stages) - 1)]
+
     def _new_optimiser(self) -> MuonAdamW:
-        stage = self.recipe.stages[min(self.progress.stage, len(self.recipe.stages) - 1)]
-        settings = stage.optimiser
+        settings = self._stage().optimiser
         return MuonAdamW(
             self.model.named_parameters(),
             kind=settings.kind,
