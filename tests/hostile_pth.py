@@ -163,6 +163,14 @@ def table(**tensors: bytes) -> bytes:
     return b"\x80\x02}(" + items + b"u."
 
 
+def put(path: Path, data: bytes | bytearray) -> None:
+    """The file's new contents, without emptying it first: some disks then flush at every close."""
+    path.touch()
+    with path.open("r+b") as file:
+        file.write(data)
+        file.truncate()
+
+
 def smallest(folder: Path, **kwargs: Any) -> Path:
     """The smallest model in one `.pth` file, by torch.save; the file's path."""
     write_meta(folder, SMALLEST, tokenizer=False, **kwargs)

@@ -25,6 +25,7 @@ from hostile import watch
 from hostile_pth import (
     number,
     pth_bytes,
+    put,
     storage_id,
     symbol,
     table,
@@ -52,7 +53,7 @@ ARGUMENTS = {
 def refusal(tmp_path: Path, data: bytes, storages: dict[str, bytes] | None = None) -> str:
     """Our error for a `.pth` file with this pickle; nothing but the file may be touched."""
     path = tmp_path / "x.pth"
-    path.write_bytes(pth_bytes(data, STORAGE if storages is None else storages))
+    put(path, pth_bytes(data, STORAGE if storages is None else storages))
     start = time.process_time()
     with watch() as watched, open_file(path) as file, pytest.raises(CheckpointError) as caught:
         read_tensors(file)

@@ -182,6 +182,8 @@ def _check_overlaps(where: str, tensors: Mapping[str, StoredTensor]) -> None:
 def _not_an_archive(file: SourceFile) -> CheckpointError:
     head = file.head()
     mistake = what_is(head) or "is not a zip archive, which torch.save has written since 1.6"
+    if head.startswith(b"PK"):
+        mistake = "is an empty zip archive"
     if "pickle" in mistake or "tar" in mistake:
         return CheckpointError(
             f"{file.path}: {mistake}, the form torch.save wrote before version 1.6, "
