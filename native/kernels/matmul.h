@@ -42,7 +42,10 @@ struct Q8_0 {
     static constexpr Format kFormat = Format::q8_0;
     static constexpr int64_t kBytes = 34;
     const uint8_t* p;
-    Vec::F scale = Vec::set1_f16(p);
+    Vec::F scale;
+
+    Q8_0() = default;
+    explicit Q8_0(const uint8_t* block) : p(block), scale(Vec::set1_f16(block)) {}
 
     Vec::F vector(int v) const {
         return Vec::mul(Vec::load_bytes(p + 2 + v * Vec::kLanes), scale);
@@ -53,7 +56,10 @@ struct Q4_0 {
     static constexpr Format kFormat = Format::q4_0;
     static constexpr int64_t kBytes = 18;
     const uint8_t* p;
-    Vec::F scale = Vec::set1_f16(p);
+    Vec::F scale;
+
+    Q4_0() = default;
+    explicit Q4_0(const uint8_t* block) : p(block), scale(Vec::set1_f16(block)) {}
 
     Vec::F vector(int v) const { return Vec::mul(Vec::load_nibbles(p + 2, v), scale); }
 };

@@ -1,0 +1,144 @@
+// Matrix kernels against a plain loop in double, with weights that end where their memory ends.
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+
+#include "check.h"
+#include "rows.h"
+#include "simd.h"
+#include "weights.h"
+
+namespace codellama::test {
+
+namespace {
+
+constexpr Format kFormats[] = {Format::f32, Format::f16, Format::bf16, Format::q8_0, Format::q4_0};
+
+double half(uint16_t bits) {
+    const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    const double size = exponent == 0 ? std::ldexp(mantissa, -24)
+                                      : std::ldexp(1024 + mantissa, exponent - 25);
+    return bits & 0x8000 ? -size : size;
+}
+
+template <class T>
+T read(const uint8_t* p) {
+    T x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+
+// Number i of a stored row.
+double number(Format format, const uint8_t* row, int64_t i) {
+    switch (format) {
+        case Format::f32: return read<float>(row + 4 * i);
+        case Format::f16: return half(read<uint16_t>(row + 2 * i));
+        case Format::bf16: {
+            const uint32_t bits = uint32_t{read<uint16_t>(row + 2 * i)} << 16;
+            return read<float>(reinterpret_cast<const uint8_t*>(&bits));
+        }
+        case Format::q8_0: {
+            const uint8_t* block = row + i / 32 * 34;
+            return half(read<uint16_t>(block)) * read<int8_t>(block + 2 + i % 32);
+        }
+        case Format::q4_0: {
+            const uint8_t* block = row + i / 32 * 18;
+            const uint8_t pair = block[2 + i % 16];
+            return half(read<uint16_t>(block)) * ((i % 32 < 16 ? pair & 15 : pair >> 4) - 8);
+        }
+    }
+    return 0;
+}
+
+// Random bytes whose numbers are finite and near 1.
+void fill(std::mt19937& random, Format format, uint8_t* data, int64_t n_bytes) {
+    for (int64_t i = 0; i < n_bytes; ++i) data[i] = static_cast<uint8_t>(random());
+    const int64_t step = format == Format::f32    ? 4
+                         : format == Format::q8_0 ? 34
+                         : format == Format::q4_0 ? 18
+                                                  : 2;
+    for (int64_t i = 0; i + step <= n_bytes; i += step) {
+        const float x = static_cast<float>(static_cast<int>(random() % 4001) - 2000) / 1000.0f;
+        uint32_t bits;
+        std::memcpy(&bits, &x, sizeof bits);
+        const uint16_t top = static_cast<uint16_t>(bits >> 16);
+        // 0.5 to 2 and their negatives as halves
+        const uint16_t f16 = static_cast<uint16_t>((random() & 0x83ff) | (14 + random() % 2) << 10);
+        if (format == Format::f32) std::memcpy(data + i, &x, 4);
+        if (format == Format::bf16) std::memcpy(data + i, &top, 2);
+        if (format != Format::f32 && format != Format::bf16) std::memcpy(data + i, &f16, 2);
+    }
+}
+
+// One product at one shape. `shift` moves the weights off their alignment.
+void check_product(const Kernels& kernels, std::mt19937& random, Format format, int64_t rows,
+                   int64_t cols, int64_t n_tokens, int64_t shift) {
+    const int64_t stride = row_bytes(format, cols), n_bytes = rows * stride;
+    const std::unique_ptr<uint8_t[]> memory(new uint8_t[static_cast<size_t>(n_bytes + shift)]);
+    fill(random, format, memory.get() + shift, n_bytes);
+    const Matrix w{format, rows, cols, stride, memory.get() + shift};
+    Rows x(cols), out(rows);
+    x.reserve(n_tokens);
+    out.reserve(n_tokens);
+    for (int64_t t = 0; t < n_tokens; ++t) {
+        const std::vector<float> values = normal(random, static_cast<size_t>(cols));
+        std::copy(values.begin(), values.end(), x.row(t));
+        std::fill(out.row(t), out.row(t) + rows, 0.5f);
+    }
+    std::vector<float> panel(static_cast<size_t>(kPanelRows * (cols + kBlock)));
+    const int64_t first = rows / 3;  // a part of the rows, and added to what is there
+    kernels.matmul(w, first, rows, x.row(0), x.stride(), n_tokens, out.row(0), out.stride(), true,
+                   panel.data());
+    for (int64_t t = 0; t < n_tokens; ++t) {
+        for (int64_t r = 0; r < rows; ++r) {
+            double want = 0.5, size = 0.5;
+            for (int64_t k = 0; k < cols && r >= first; ++k) {
+                const double term = number(format, w.data + r * stride, k) * double{x.row(t)[k]};
+                want += term;
+                size += std::abs(term);
+            }
+            CHECK(std::abs(out.row(t)[r] - want) <= 1e-6 * size);
+        }
+    }
+}
+
+TEST(matmul_is_a_plain_loop) {
+    std::mt19937 random(1);
+    for (const Kernels* kernels : available_kernels()) {
+        for (const Format format : kFormats) {
+            const bool in_blocks = format == Format::q8_0 || format == Format::q4_0;
+            for (const int64_t cols : {1, 31, 32, 33, 96, 160, 193}) {
+                if (in_blocks && cols % kBlock != 0) continue;
+                for (const int64_t rows : {1, 5, 31, 33}) {
+                    for (const int64_t n_tokens : {1, 2, 3, 6, 7, 31, 33}) {
+                        check_product(*kernels, random, format, rows, cols, n_tokens, 0);
+                    }
+                }
+                check_product(*kernels, random, format, 17, cols, 9, 1);
+                check_product(*kernels, random, format, 17, cols, 1, 3);
+            }
+        }
+    }
+}
+
+TEST(rows_are_expanded_exactly) {
+    std::mt19937 random(2);
+    for (const Kernels* kernels : available_kernels()) {
+        for (const Format format : kFormats) {
+            const int64_t n = format == Format::q8_0 || format == Format::q4_0 ? 96 : 77;
+            const int64_t n_bytes = row_bytes(format, n);
+            const std::unique_ptr<uint8_t[]> row(new uint8_t[static_cast<size_t>(n_bytes)]);
+            fill(random, format, row.get(), n_bytes);
+            const std::unique_ptr<float[]> out(new float[static_cast<size_t>(n)]);
+            kernels->dequantise(format, row.get(), n, out.get());
+            for (int64_t i = 0; i < n; ++i) {
+                CHECK(double{out[static_cast<size_t>(i)]} == number(format, row.get(), i));
+            }
+        }
+    }
+}
+
+}  // namespace
+
+}  // namespace codellama::test
