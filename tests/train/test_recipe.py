@@ -32,6 +32,8 @@ def test_shipped_recipes_are_read(path: Path) -> None:
         (("python = 0.8", "python = 0.7"), "the mix adds up to 0.9"),
         (("infill_rate = 0.9", "infill_rate = 1.9"), "infill_rate 1.9"),
         (('kind = "adamw"', 'kind = "adam"'), "optimiser 'adam' is not known"),
+        (("max_tokens = 60_000", "max_tokens = 0"), "`max_tokens` must be above zero"),
+        (("row_length = 256", "row_length = 16"), "rows of 16 are too short"),
         (("[model]", "[model"), "cannot be read as TOML"),
     ],
 )
@@ -47,6 +49,11 @@ def test_mistakes_are_named(tmp_path: Path, change: tuple[str, str], message: st
 def test_shares_must_add_up_when_time_is_shared(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="shares add up to"):
         Recipe.read(MICRO, ("time_budget_min=3", "stages.0.share=0.5"))
+
+
+def test_a_time_budget_is_above_zero() -> None:
+    with pytest.raises(ConfigError, match="a time budget of 0 minutes"):
+        Recipe.read(MICRO, ("time_budget_min=0",))
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:

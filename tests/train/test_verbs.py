@@ -39,6 +39,8 @@ def test_build_train_resume_and_measure(
     assert [e["stage"] for e in lines if e["event"] == "evaluation"] == ["code", "long", "chat"]
     assert all("val-pkg bits/byte" in e for e in lines if e["event"] == "evaluation")
 
+    assert main(train) == 1
+    assert "already holds a run" in capsys.readouterr().err
     assert main([*train, "--resume"]) == 0  # nothing is left to do
     capsys.readouterr()
     pytest.importorskip("codellama._native", reason="the native core is not built")

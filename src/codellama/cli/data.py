@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from codellama.engine.llm import LLM
     from codellama.train.corpus import Document
 
-HELP = "prepare a training corpus"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""

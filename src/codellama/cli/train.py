@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import math
 import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from codellama.errors import MissingExtra
+from codellama.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from codellama.train.loop import StepReport
-
-HELP = "train a model by a recipe"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,21 +45,25 @@ def run(args: argparse.Namespace) -> int:
     # Threads that spin while they wait make a busy machine four times slower. OpenMP reads this
     # once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        import torch  # noqa: F401  # only asks whether it is there
-    except ImportError as error:
-        raise MissingExtra("`codellama train`", "train") from error
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtra("`codellama train`", "train")
     from codellama.train.export import export
     from codellama.train.loop import Trainer
     from codellama.train.measure import BitsPerByte
     from codellama.train.recipe import Recipe
     from codellama.train.run import CorpusFolder
+    from codellama.train.state import holds_run
 
     recipe = Recipe.read(args.recipe, tuple(args.overrides))
     if args.time_budget is not None:
         recipe = dataclasses.replace(recipe, time_budget_min=args.time_budget)
     out: Path = args.out or Path("build") / recipe.name
     corpus = CorpusFolder(args.corpus or recipe.corpus)
+    if not args.resume and holds_run(out):
+        raise ConfigError(
+            f"{out} already holds a run",
+            hint="go on with it by --resume, or give another --out",
+        )
     out.mkdir(parents=True, exist_ok=True)
     held_out = corpus.documents("val-pkg", "python")
     measures = {}
@@ -92,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 class _ProgressLine:
     """Writes every step to the log and about one line a second (or a minute) to stderr."""
 
-    def __init__(self, log: object) -> None:
+    def __init__(self, log: TextIO) -> None:
         self._log = log
         self._is_terminal = sys.stderr.isatty()
         self._shown = 0.0
@@ -100,7 +103,7 @@ class _ProgressLine:
         self._speed: float | None = None
 
     def report(self, step: StepReport) -> None:
-        self._log.write(json.dumps({"event": "step", **dataclasses.asdict(step)}) + "\n")  # type: ignore[attr-defined]
+        self._log.write(json.dumps({"event": "step", **dataclasses.asdict(step)}) + "\n")
         if math.isfinite(step.loss):
             self._loss = step.loss if self._loss is None else 0.95 * self._loss + 0.05 * step.loss
         seen = self._speed or step.tokens_per_s
@@ -109,7 +112,7 @@ class _ProgressLine:
         if now - self._shown < (1 if self._is_terminal else 20):
             return
         self._shown = now
-        self._log.flush()  # type: ignore[attr-defined]
+        self._log.flush()
         eta = "" if step.eta_s is None else f"  {step.eta_s / 60:.1f} min left"
         line = (
             f"{step.stage} {step.progress:4.0%}  step {step.step}  loss {step.loss:.3f} "

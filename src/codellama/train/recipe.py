@@ -20,6 +20,7 @@ from codellama.errors import ConfigError
 
 T = TypeVar("T")
 
+MIN_ROW_LENGTH = 32  # shorter rows have no room for the markers and some text
 KINDS = ("python", "function", "text")  # sources a mix may name: documents of the corpus
 CHAT = "chat"  # and its conversations
 
@@ -168,6 +169,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ConfigError(f"{self.name}: a recipe needs at least one stage")
+        if self.time_budget_min is not None and self.time_budget_min <= 0:
+            raise ConfigError(f"{self.name}: a time budget of {self.time_budget_min:g} minutes")
         if self.time_budget_min is not None and abs(sum(s.share for s in self.stages) - 1) > 1e-6:
             total = sum(s.share for s in self.stages)
             raise ConfigError(f"{self.name}: the stages' shares add up to {total:g}, not to 1")
@@ -175,6 +178,14 @@ class Recipe:
             if abs(sum(stage.mix.values()) - 1) > 1e-6:
                 total = sum(stage.mix.values())
                 raise ConfigError(f"{self.name}.{stage.name}: the mix adds up to {total:g}, not 1")
+            for name in ("max_tokens", "row_length", "rows_per_step", "rope_theta"):
+                if getattr(stage, name) <= 0:
+                    raise ConfigError(f"{self.name}.{stage.name}: `{name}` must be above zero")
+            if stage.row_length <= MIN_ROW_LENGTH:
+                raise ConfigError(
+                    f"{self.name}.{stage.name}: rows of {stage.row_length} are too short; "
+                    f"they need more than {MIN_ROW_LENGTH}"
+                )
             unknown = sorted(set(stage.mix) - {*KINDS, CHAT})
             if unknown:
                 raise ConfigError(

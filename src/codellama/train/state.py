@@ -47,6 +47,11 @@ def save_state(
     return final
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether a run has left a whole checkpoint in `folder`."""
+    return bool(_complete(folder))
+
+
 def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
     """The newest checkpoint: its tensors, its state and the names of partial folders skipped.
 
