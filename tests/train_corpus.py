@@ -36,6 +36,7 @@ def make_wheel(folder: Path, name: str, version: str, licence: str, files: dict[
         for file, text in files.items():
             wheel.writestr(f"{name}/{file}", text)
         wheel.writestr(f"{name}-{version}.dist-info/METADATA", metadata)
+        wheel.writestr(f"{name}-{version}.dist-info/licenses/LICENSE.txt", f"Terms: {licence}")
     return path
 
 

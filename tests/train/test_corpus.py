@@ -51,6 +51,14 @@ def test_nothing_without_an_allowed_licence_is_trained_on(corpus_folder: Path) -
     assert all(record["dropped"] == "licence" for record in dropped)
 
 
+def test_notice_names_what_was_trained_on(corpus_folder: Path) -> None:
+    notice = (corpus_folder / "NOTICE").read_text()
+    assert "alpha 1.0: MIT" in notice
+    assert "Terms: MIT" in notice
+    assert "omega" not in notice
+    assert "forbidden" not in notice
+
+
 def test_held_out_projects_are_not_trained_on(corpus_folder: Path) -> None:
     splits = {(d.project, d.split) for d in read_documents(corpus_folder)}
     assert {split for project, split in splits if project == "omega"} == {"val-pkg"}

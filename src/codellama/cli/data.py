@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     measure.add_argument("model", help="nano, or the path of a model")
     measure.add_argument("--corpus", type=Path, default=Path("build/corpus"), help="corpus folder")
     measure.add_argument("--tasks", type=int, default=100, help="how many functions")
+    measure.add_argument("--length", type=int, default=512, help="ids of a part, at most")
     measure.add_argument("--parts", type=int, default=256, help="how many parts, for bits per byte")
     measure.add_argument("--temperature", type=float, default=0.2, help="for bodies; lines: greedy")
     measure.add_argument("--seed", type=int, default=0)
@@ -90,7 +91,7 @@ def _measure(args: argparse.Namespace) -> int:
     for split in ("val-pkg", "val-file"):
         files = [d for d in held_out if (d.split, d.kind) == (split, "python")]
         if files:
-            figure = bits_per_byte(args.model, files, n_parts=args.parts)
+            figure = bits_per_byte(args.model, files, args.length, args.parts)
             figures[f"{split} bits/byte"] = round(figure, 4)
     functions = [d for d in held_out if (d.split, d.kind) == ("val-pkg", "function")]
     llm = LLM.load(args.model)

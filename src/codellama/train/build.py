@@ -47,6 +47,7 @@ def build(
     note(f"{len(fingerprints)} marks of evaluation problems")
     corpus = build_corpus(distributions, fingerprints, settings.max_share)
     corpus.save(out)
+    (out / "NOTICE").write_text(_notice(distributions), encoding="utf-8")
     for reason, n in corpus.dropped().most_common():
         note(f"dropped {n:6} files: {reason}")
     train = [d for d in corpus.documents if d.split == "train"]
@@ -66,3 +67,19 @@ def build(
             lines.writelines(json.dumps(talk) + "\n" for talk in talks)
         note(f"{len(talks)} conversations")
     return corpus
+
+
+def _notice(distributions: Sequence[Distribution]) -> str:
+    """The projects trained on with their licence texts, each text once."""
+    owners: dict[str, list[str]] = {}
+    lines = ["The model was trained on text of these projects.", ""]
+    for distribution in distributions:
+        if distribution.split != "train" or distribution.licence is None:
+            continue
+        name = f"{distribution.name} {distribution.version}"
+        lines.append(f"  {name}: {distribution.licence}")
+        for text in distribution.licence_texts():
+            owners.setdefault(text, []).append(name)
+    for text, names in owners.items():
+        lines += ["", "=" * 80, ", ".join(dict.fromkeys(names)), "=" * 80, "", text]
+    return "\n".join(lines) + "\n"

@@ -25,6 +25,10 @@ from codellama.train.recipe import read_toml, strict
 
 MAX_PROJECTS = 60
 
+_LICENCE_FILE = re.compile(
+    r"^[^/]+\.dist-info/(?:licenses/)?(?:LICEN[CS]E|COPYING|NOTICE)[^/]*$", re.IGNORECASE
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
@@ -88,6 +92,15 @@ class Distribution:
             description = _metadata(wheel).get_payload()
             if isinstance(description, str) and description.strip():
                 yield f"{self.name}/README", description.encode()
+
+    def licence_texts(self) -> list[str]:
+        """What the archive's own licence files say, without those of the parts they bundle."""
+        if self.archive.is_dir():
+            path = self.archive / "LICENSE.txt"
+            return [path.read_text(encoding="utf-8").strip()] if path.is_file() else []
+        with zipfile.ZipFile(self.archive) as wheel:
+            names = [name for name in sorted(wheel.namelist()) if _LICENCE_FILE.search(name)]
+            return [wheel.read(name).decode("utf-8", "replace").strip() for name in names]
 
 
 def collect(sources: SourceList, cache: Path) -> list[Distribution]:
