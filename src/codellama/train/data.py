@@ -12,6 +12,7 @@ import json
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
@@ -21,10 +22,12 @@ from numpy.typing import NDArray
 from codellama.errors import ConfigError
 from codellama.train.chunks import Chunks
 from codellama.train.corpus import Document
-from codellama.train.infilling import Encoder, infilled, split
+from codellama.train.infilling import Encoder, Order, infilled, split
 from codellama.train.loss import IGNORED
 
 WINDOW_IDS = 65_536
+
+_ORDERS: tuple[Order, Order] = ("psm", "spm")
 
 Ids = NDArray[np.int64]
 
@@ -63,9 +66,9 @@ class TextSource:
         part = text[start:end]
         random = Random(key)
         if random.random() < self.rate:
-            order = random.choice(("psm", "spm"))
+            order: Order = random.choice(_ORDERS)
             prefix, middle, suffix = split(part, random)
-            return Sample(infilled(self.tokenizer, prefix, middle, suffix, order))  # type: ignore[arg-type]
+            return Sample(infilled(self.tokenizer, prefix, middle, suffix, order))
         ids = [self.tokenizer.bos_id, *self.tokenizer.encode(part)]
         return Sample([*ids, self.tokenizer.eos_id] if end == len(text) else ids)
 
@@ -118,6 +121,7 @@ class RowStream:
         self._cursors = dict.fromkeys(mix, 0)
         self._next_cursors = dict(self._cursors)
         self._rows: list[Row] = []
+        self._orders: dict[str, tuple[int, NDArray[np.int64]]] = {}
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on with the very next row."""
@@ -162,12 +166,12 @@ class RowStream:
         return rows
 
     def _order(self, name: str, epoch: int) -> NDArray[np.int64]:
-        cached = self.__dict__.setdefault("_orders", {})
-        if cached.get(name, (None,))[0] != epoch:
-            seed = [self._seed, epoch, *name.encode()]
-            order = np.random.default_rng(seed).permutation(len(self._sources[name]))
-            cached[name] = (epoch, order)
-        return cached[name][1]  # type: ignore[no-any-return]
+        """The order in which an epoch reads a source's parts; the last one asked for is kept."""
+        if name not in self._orders or self._orders[name][0] != epoch:
+            key = [self._seed, epoch, *name.encode()]
+            order = np.random.default_rng(key).permutation(len(self._sources[name]))
+            self._orders[name] = (epoch, order)
+        return self._orders[name][1]
 
 
 def pack(samples: Sequence[Sample], length: int) -> list[Row]:
@@ -209,7 +213,7 @@ def row(samples: Sequence[Sample], length: int) -> Row:
     return Row(tokens, labels, positions, document)
 
 
-def read_conversations(path: Any) -> list[list[dict[str, str]]]:
+def read_conversations(path: Path) -> list[list[dict[str, str]]]:
     """The conversations of a JSONL file, one list of messages a line."""
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
