@@ -2,9 +2,10 @@
 
 python scripted.py SCRIPT VERB ...
 
-SCRIPT is a JSON object: `pieces` are the texts of a reply, repeated if it goes on `forever`;
-`delay_s` is the time before each of them and `load_s` the time to load; `finish` is how the reply
-ends, and `error` why; `raises` is an exception to raise instead; `echo` makes the reply repeat the
+SCRIPT is a JSON object. `pieces` are the texts of a reply, again and again if it goes on `forever`.
+`delay_s` is the time before each of them, `load_s` the time to load. All but the first wait until
+the file `gate` exists. `begun` is said on standard error when the reply begins. `finish` is how it
+ends, and `error` why. `raises` is an exception to raise instead. `echo` makes the reply repeat the
 prompt it was sent.
 """
 
@@ -17,6 +18,7 @@ import sys
 import time
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from codellama.cli.main import main
@@ -59,8 +61,12 @@ class ScriptedLLM:
             raise getattr(builtins, script["raises"])("as the script says")
         texts = [json.dumps(prompt)] if script.get("echo") else script["pieces"]
         whole: list[str] = []
+        sys.stderr.write(script.get("begun", ""))
+        sys.stderr.flush()
         for i in itertools.count() if script.get("forever") else range(len(texts)):
             time.sleep(script.get("delay_s", 0))
+            while i > 0 and "gate" in script and not Path(script["gate"]).exists():
+                time.sleep(0.01)
             whole.append(texts[i % len(texts)])
             yield Piece(text=whole[-1], token_ids=(i,))
         done = completion("".join(whole), len(whole), params, script)

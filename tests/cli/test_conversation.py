@@ -42,7 +42,7 @@ class Terminal:
             os.write(self._leader, key.encode())
             time.sleep(0.02)
 
-    def expect(self, text: str, timeout_s: float = 15) -> None:
+    def expect(self, text: str, timeout_s: float = 30) -> None:
         """Waits for `text` behind what was expected before."""
         end = time.monotonic() + timeout_s
         while (at := self.shown.find(text, self._read_to)) < 0:
@@ -181,12 +181,12 @@ def test_ctrl_c_stops_a_real_engine_which_then_answers_again(
 
 
 def test_ctrl_c_before_the_first_word_forgets_the_message(tmp_path: Path) -> None:
-    script = {"pieces": ["word "], "delay_s": 5, "forever": True}
+    script = {"pieces": ["word "], "delay_s": 3600, "forever": True, "begun": "thinking"}
     with chat(script, state=tmp_path) as terminal:
         terminal.type("go", ENTER)
-        time.sleep(0.5)
+        terminal.expect("thinking")
         terminal.process.send_signal(signal.SIGINT)
-        terminal.expect("stopped", timeout_s=3)
+        terminal.expect("stopped")
         terminal.expect(">")
         terminal.type("/undo", ENTER)
         terminal.expect("there is nothing to undo")

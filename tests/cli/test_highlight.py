@@ -6,7 +6,7 @@ import itertools
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codellama.cli.highlight import Highlighter
@@ -36,11 +36,13 @@ def plain(shown: list[str]) -> str:
     return COLOR.sub("", "".join(shown))
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["```", "`", "python", "\n", " ", "x", "def ", '"""', "\t", "é"])))
 def test_without_colours_nothing_is_changed(pieces: list[str]) -> None:
     assert plain(highlight(pieces)) == "".join(pieces)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(ANSWER)), max_size=20))
 def test_how_the_stream_is_cut_does_not_matter(cuts: list[int]) -> None:
     at = [0, *sorted(cuts), len(ANSWER)]

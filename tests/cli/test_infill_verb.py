@@ -98,17 +98,20 @@ def test_what_cannot_be_read_exits_1(tmp_path: Path) -> None:
         assert says in done.err
 
 
-def test_a_file_that_changes_while_the_middle_is_made_is_not_touched(file: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPTED), json.dumps({"pieces": ["x", "y"], "delay_s": 0.5}),
-         "infill", str(file), "--at", "1", "--write"],
+def test_a_file_that_changes_while_the_middle_is_made_is_not_touched(
+    file: Path, tmp_path: Path
+) -> None:
+    script = {"pieces": ["x", "y"], "gate": str(tmp_path / "gate")}
+    with subprocess.Popen(
+        [sys.executable, SCRIPTED, json.dumps(script), "infill", file, "--at", "1", "--write"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.read(1) == b"x"
-    file.write_bytes(b"mine now")
-    _, said = process.communicate(timeout=30)
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"x"
+        file.write_bytes(b"mine now")
+        (tmp_path / "gate").touch()
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert b"changed while" in said
     assert file.read_bytes() == b"mine now"

@@ -47,11 +47,12 @@ def test_quiet() -> None:
     assert (done.code, done.out.decode(), done.err) == (0, "Hello\n", "")
 
 
-def test_a_stream_is_flushed_token_by_token() -> None:
-    script = {"pieces": ["first", "second"], "delay_s": 0.4}
+def test_a_stream_is_flushed_token_by_token(tmp_path: Path) -> None:
+    script = {"pieces": ["first", "second"], "gate": str(tmp_path / "gate")}
     with subprocess.Popen(words(script, "complete", "x", "--quiet"), stdout=subprocess.PIPE) as p:
         assert p.stdout is not None
         assert os.read(p.stdout.fileno(), 100) == b"first"
+        (tmp_path / "gate").touch()
         assert p.stdout.read() == b"second"
 
 

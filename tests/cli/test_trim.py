@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codellama.cli.trim import Trimmed, room_for_prompt, trim
@@ -29,6 +29,7 @@ def fit(prefix: str, suffix: str, room: int, *, may_drop: bool = True) -> Trimme
 text = st.text(st.sampled_from("ab\n"), max_size=60)
 
 
+@settings(deadline=None)
 @given(text, text, st.integers(0, 130))
 def test_what_stays_fits_and_touches_the_hole(prefix: str, suffix: str, room: int) -> None:
     found = fit(prefix, suffix, room)
@@ -40,6 +41,7 @@ def test_what_stays_fits_and_touches_the_hole(prefix: str, suffix: str, room: in
     assert (found.n_dropped == 0) == (len(prefix) + len(suffix) <= room)
 
 
+@settings(deadline=None)
 @given(text, text, st.integers(10, 130))
 def test_cuts_are_at_line_starts(prefix: str, suffix: str, room: int) -> None:
     lines = [line for line in (prefix + suffix).split("\n") if len(line) > 2]
