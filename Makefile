@@ -25,7 +25,7 @@ setup: $(DEV)/installed
 
 $(DEV)/installed: pyproject.toml constraints.txt
 	test -x $(DEV)/bin/python || $(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/pip install $(PIP) -c constraints.txt "scikit-build-core>=0.11" "nanobind>=2.9" ninja
+	$(DEV)/bin/pip install $(PIP) -c constraints.txt "scikit-build-core>=0.11" "nanobind>=2.9" cmake ninja
 	$(DEV)/bin/pip install $(PIP) -c constraints.txt --no-build-isolation -e ".[dev]"
 	touch $@
 
@@ -47,6 +47,27 @@ check: $(DEV)/installed
 fix: $(DEV)/installed
 	$(DEV)/bin/ruff format .
 	$(DEV)/bin/ruff check --fix .
+
+# The native core alone, into the source tree, for working on it.
+native: $(DEV)/installed
+	$(DEV)/bin/cmake -S . -B build/native -G Ninja -DPython_EXECUTABLE=$(abspath $(DEV))/bin/python
+	$(DEV)/bin/cmake --build build/native
+	$(DEV)/bin/cmake --install build/native --prefix src
+
+# The kernels' own tests under address and undefined-behaviour sanitizers, then under thread's.
+check-native: $(DEV)/installed
+	for kind in address,undefined thread; do \
+	  $(DEV)/bin/cmake -S . -B build/check-$$kind -G Ninja -DCODELLAMA_MODULE=OFF \
+	    -DCODELLAMA_TESTS=ON -DCODELLAMA_SANITIZE=$$kind && \
+	  $(DEV)/bin/cmake --build build/check-$$kind && build/check-$$kind/native_tests || exit 1; \
+	done
+
+# The shipped model from nothing: about two hours on two cores, resumable.
+nano-cpu: $(DEV)/installed
+	$(DEV)/bin/codellama data collect recipes/corpus/sources.toml --out build/corpus
+	$(DEV)/bin/codellama data build recipes/corpus/sources.toml --out build/corpus \
+	  --chat recipes/corpus/chat.toml
+	$(DEV)/bin/codellama train recipes/nano-cpu/nano-cpu.toml --out build/nano-cpu
 
 bench: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/decode.py

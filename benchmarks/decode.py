@@ -25,8 +25,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from codellama import LLM, SamplingParams
+from codellama import LLM, SamplingParams, _native
 from codellama.checkpoint.convert import convert
+from codellama.checkpoint.hub import resolve
 
 PROMPT = 'def fibonacci(n):\n    """Return the n-th Fibonacci number."""\n'
 RESULTS = Path(__file__).parent / "results"
@@ -59,7 +60,7 @@ def main() -> None:
     params = SamplingParams(temperature=0.0, max_tokens=args.tokens, ignore_eos=True)
     prompt = torch.tensor([llm.tokenizer.encode(PROMPT, bos=True)])
     with tempfile.TemporaryDirectory() as folder:
-        convert("nano", Path(folder) / "nano", dtype="F32")
+        convert(resolve("nano"), Path(folder) / "nano", dtype="F32")
         peer = AutoModelForCausalLM.from_pretrained(Path(folder) / "nano", dtype="float32")
 
     def ours() -> list[int]:
@@ -103,7 +104,7 @@ def main() -> None:
         "command": "python benchmarks/decode.py " + " ".join(sys.argv[1:]),
         "cpu": cpu_name(),
         "n_threads": n_threads,
-        "simd": llm.simd,
+        "simd": _native.simd_levels()[-1],
         "versions": {
             name: importlib.metadata.version(name)
             for name in ("codellama", "torch", "transformers", "numpy")
