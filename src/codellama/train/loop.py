@@ -122,14 +122,6 @@ class Trainer:
         self._optimiser.steps = self.progress.optimiser_steps
         return True
 
-    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
-        """Starts from the given weights in place of random ones."""
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if name not in tensors or tensors[name].shape != parameter.shape:
-                    raise CheckpointError(f"the given weights have no {name} of this model's shape")
-                parameter.copy_(tensors[name])
-
     def run(self) -> bool:
         """Trains to the end of the last stage; False when a signal stopped it earlier."""
         self.out.mkdir(parents=True, exist_ok=True)
