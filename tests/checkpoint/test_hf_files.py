@@ -15,7 +15,7 @@ import pytest
 from checkpoints_tiny import tiny_weights, write_hf, write_json
 from codellama import checkpoint
 from codellama.checkpoint.files import Folder, check_base_name, open_file
-from codellama.errors import CheckpointError, CodeLlamaError
+from codellama.errors import CheckpointError, CodeLlamaError, OutOfMemory
 from hostile import SMALLEST, Contents, contents, outcome, watch
 
 WEIGHTS = "model.safetensors"
@@ -324,6 +324,48 @@ def test_a_read_that_fails_is_named(folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "preadv", fail)
     with pytest.raises(CheckpointError, match="cannot be read: Input/output error"):
         next(reader.tensors())
+
+
+def test_a_file_that_ends_early(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = checkpoint.open(folder)
+    monkeypatch.setattr(os, "preadv", lambda *_: 0)
+    with pytest.raises(CheckpointError, match="ends before byte"):
+        next(reader.tensors())
+
+
+def test_no_memory_for_a_tensor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = checkpoint.open(folder)
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "empty", fail)
+    with pytest.raises(OutOfMemory, match=r"model.safetensors: no memory for"):
+        next(reader.tensors())
+
+
+def test_what_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object, *_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    opened = Folder(folder)
+    monkeypatch.setattr(os, "open", refuse)
+    for attempt in (lambda: opened.open(WEIGHTS), lambda: open_file(folder / WEIGHTS)):
+        with pytest.raises(CheckpointError, match="cannot be opened: Permission denied"):
+            attempt()
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(CheckpointError, match="not a folder that can be read"):
+        Folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("absent", "no such file"), ("a\0b", "followed"), ("loop", "followed"), (".", "regular")],
+)
+def test_a_named_file_that_cannot_be_opened(tmp_path: Path, path: str, words: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(CheckpointError, match=words):
+        open_file(tmp_path / path)
 
 
 def test_reads_that_come_in_pieces_are_joined(

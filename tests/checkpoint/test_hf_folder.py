@@ -22,6 +22,7 @@ from codellama import checkpoint
 from codellama.checkpoint.reader import GenerationDefaults
 from codellama.errors import CheckpointError, CodeLlamaError
 from codellama.model.config import ModelConfig
+from codellama.text.hf_json import tokenizer_json
 from hostile import SMALLEST, flipped, outcome
 
 NAMES = list(SMALLEST.tensor_shapes())
@@ -80,6 +81,20 @@ def test_the_tokenizer_is_the_folder_s(hf_folder: Path) -> None:
     tokenizer = checkpoint.open(hf_folder).tokenizer()
     assert tokenizer.n_vocab == 320
     assert (tokenizer.bos_id, tokenizer.eos_id) == (1, 2)
+
+
+def test_a_tokenizer_json_alone_will_do(hf_folder: Path, tmp_path: Path) -> None:
+    original = checkpoint.open(hf_folder).tokenizer()
+    write_hf(tmp_path, tokenizer=False)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer_json(original)))
+    tokenizer = checkpoint.open(tmp_path).tokenizer()
+    for text in ("def f(x):\n    return x", "  é", ""):
+        assert tokenizer.encode(text) == original.encode(text)
+
+
+def test_no_tokenizer_at_all(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"neither tokenizer.model nor tokenizer.json"):
+        checkpoint.open(folder).tokenizer()
 
 
 def test_a_tokenizer_larger_than_the_embeddings(tmp_path: Path, tokenizer_model: Path) -> None:
@@ -340,6 +355,11 @@ def test_an_end_that_is_no_token(folder: Path, file: str, value: Any) -> None:
     text = refusal(folder)
     assert file in text
     assert "eos_token_id" in text
+
+
+def test_only_one_beginning(folder: Path) -> None:
+    set_json(folder / "config.json", bos_token_id=[1, 2])
+    assert "bos_token_id" in refusal(folder)
 
 
 # --- chat

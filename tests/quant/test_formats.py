@@ -6,7 +6,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
@@ -57,6 +57,7 @@ def test_quantise_and_dequantise_equal_gguf(format: Format, shape: tuple[int, ..
         assert dequantise(format, ours).shape == shape
 
 
+@settings(deadline=None)
 @given(
     npst.arrays(
         np.float32,

@@ -10,7 +10,7 @@ import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codellama.checkpoint.files import Folder, open_file, what_is
+from codellama.checkpoint.files import Folder, Mistake, open_file, what_is
 from codellama.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -85,15 +85,16 @@ def _open_file(path: Path) -> Reader:
         from codellama.checkpoint import gguf
 
         return gguf.open(path)
-    mistake, hint = what_is(head), f"give {_LOOKED_FOR}"
+    found, hint = what_is(head), f"give {_LOOKED_FOR}"
+    text = found or "is not a model file of a known kind"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.size:
-        mistake = "is a single safetensors file, which does not say what model it belongs to"
+        text = "is a single safetensors file, which does not say what model it belongs to"
         hint = f"give the folder that also has config.json and a tokenizer ({path.parent})"
-    elif mistake is not None and ("zip archive" in mistake or "pickle" in mistake):
+    elif found in (Mistake.ZIP, Mistake.PICKLE):
         hint = f"give the folder that also has params.json and tokenizer.model ({path.parent})"
     elif head.lstrip()[:1] == b"{":
-        mistake, hint = "is a JSON file, not weights", f"give its folder ({path.parent})"
-    raise CheckpointError(f"{path}: {mistake or 'is not a model file of a known kind'}", hint=hint)
+        text, hint = "is a JSON file, not weights", f"give its folder ({path.parent})"
+    raise CheckpointError(f"{path}: {text}", hint=hint)
 
 
 def _nothing_there(path: Path) -> CheckpointError:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import stat
 import weakref
+from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
@@ -194,26 +195,33 @@ def quoted(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:60]}...{text[-15:]}"
 
 
-def what_is(head: bytes) -> str | None:
+class Mistake(StrEnum):
+    """What a file often turns out to be; reads as the end of a sentence about it."""
+
+    EMPTY = "is empty"
+    POINTER = "is a Git LFS pointer, not the file it stands for"
+    PAGE = "is a web page, not a model file"
+    GGUF = "is a GGUF file"
+    ZIP = "is a zip archive (such as torch.save writes)"
+    TAR = "is a tar archive"
+    PICKLE = "is a Python pickle"
+    GZIP = "is compressed with gzip"
+
+
+def what_is(head: bytes) -> Mistake | None:
     """What a file that begins with `head` is, when it is a thing often met by mistake."""
     start = head.lstrip()[:64].lower()
-    if not head:
-        return "is empty"
-    if head.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the file it stands for"
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "is a web page, not a model file"
-    if head.startswith(b"GGUF"):
-        return "is a GGUF file"
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return "is a zip archive (such as torch.save writes)"
-    if head[257:262] == b"ustar":
-        return "is a tar archive"
-    if head[:1] == b"\x80" and head[1:2] in b"\x00\x01\x02\x03\x04\x05":
-        return "is a Python pickle"
-    if head.startswith(b"\x1f\x8b"):
-        return "is compressed with gzip"
-    return None
+    signs = {
+        Mistake.EMPTY: not head,
+        Mistake.POINTER: head.startswith(b"version https://git-lfs"),
+        Mistake.PAGE: start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")),
+        Mistake.GGUF: head.startswith(b"GGUF"),
+        Mistake.ZIP: head.startswith((b"PK\x03\x04", b"PK\x05\x06")),
+        Mistake.TAR: head[257:262] == b"ustar",
+        Mistake.PICKLE: head[:1] == b"\x80" and head[1:2] in b"\0\1\2\3\4\5",
+        Mistake.GZIP: head.startswith(b"\x1f\x8b"),
+    }
+    return next((mistake for mistake, found in signs.items() if found), None)
 
 
 def _hub_blobs(real: Path) -> list[Path]:
@@ -238,7 +246,7 @@ def _open_regular(shown: Path, real: Path) -> SourceFile:
         raise CheckpointError(f"{shown}: is not a regular file")
     file = SourceFile(shown, fd)
     mistake = what_is(file.head())
-    if mistake is not None and mistake.startswith(("is empty", "is a Git LFS", "is a web page")):
+    if mistake in (Mistake.EMPTY, Mistake.POINTER, Mistake.PAGE):
         file.close()
         raise CheckpointError(f"{shown}: {mistake}", hint="download the file again")
     return file

@@ -136,10 +136,6 @@ class Ledger:
             )
         self._shapes = self.config.tensor_shapes()
 
-    def expects(self, name: str) -> bool:
-        """Whether the model has a parameter of this name."""
-        return name in self._shapes
-
     def plan(self, name: str, shape: Sequence[int], source: str | None = None) -> None:
         """Enters a tensor that will fill parameter `name`; `source` is what the file calls it."""
         source = name if source is None else source
