@@ -40,6 +40,8 @@ class Pair:
 
     def reference_bare(self, text: str) -> list[int]:
         """Meta's encoding without the implicit space: a character in front, its ids dropped."""
+        if not self.tokenizer.add_dummy_prefix:
+            return list(self.reference.encode(text))
         return list(self.reference.encode("☺" + text)[len(self.reference.encode("☺")) :])
 
     def reference_decode_bare(self, ids: list[int]) -> str:

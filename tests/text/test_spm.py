@@ -13,7 +13,7 @@ import pytest
 from codellama.errors import CheckpointError
 from codellama.text.tokenizer import Tokenizer
 from odd_texts import texts
-from tokenizers_at_hand import Pair, pair, small_model, trained
+from tokenizers_at_hand import FILES, Pair, pair, small_model, trained
 
 
 def parsed(model: bytes) -> Any:
@@ -79,6 +79,20 @@ def test_markers_are_plain_whatever_a_converter_made_of_them(infilling: Pair) ->
             ids = infilling.tokenizer.encode(text, allow_control=True)
             assert other.encode(text, allow_control=True) == ids
             assert other.decode(ids) == infilling.tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_familys_scores_survive_any_converter(name: str) -> None:
+    """Here one that gives all pieces the same score, as some did for GGUF."""
+    tokenizer = pair(name).tokenizer
+    vocabulary = tokenizer.vocabulary()
+    other = Tokenizer.from_pieces(
+        vocabulary.pieces,
+        [-1000.0] * len(vocabulary.pieces),
+        vocabulary.types,
+        add_dummy_prefix=tokenizer.add_dummy_prefix,
+    )
+    assert list(other.vocabulary().scores) == list(vocabulary.scores)
 
 
 def test_an_unknown_dummy_prefix_is_the_familys() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -26,8 +29,6 @@ def test_encode_is_the_reference(each: Pair) -> None:
 
 
 def test_encode_bare_is_the_reference(each: Pair) -> None:
-    if not each.tokenizer.add_dummy_prefix:
-        pytest.skip("the reference's way presumes the space in front")
     for text in texts(600, seed=1):
         expected = each.reference_bare(text)
         assert each.tokenizer.encode_bare(text, allow_control=True) == expected
@@ -194,3 +195,17 @@ def test_long_runs_take_time_in_proportion(pattern: str) -> None:
     assert tokenizer.control_ids.isdisjoint(ids)
     start = ids[: 1 << 12]
     assert text.replace(SPACE, " ").startswith(tokenizer.decode(start).rstrip("\ufffd"))
+
+
+def test_opening_loads_no_more_than_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(small_model())
+    code = (
+        "import sys; from codellama.text import chat, infill, stops, tokenizer; "
+        "slow = {'sentencepiece', 'tokenizers', 'numpy', 'json', 'google', 'torch'}; "
+        "print(*sorted(slow & {*sys.modules})); "
+        f"tokenizer.Tokenizer.open({str(tmp_path)!r}).encode('x'); "
+        "print(*sorted(slow & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\nsentencepiece\n"
+    assert done.stderr == ""

@@ -160,5 +160,5 @@ def _check_tags(turn: Mapping[str, str], number: int) -> None:
                     "a mark of the conversation itself",
                     hint="spell it differently, or allow it if you trust where the text comes from",
                 )
-    if "\n" in (turn.get("destination") or ""):
+    if len((turn.get("destination") or "").strip().splitlines()) > 1:
         raise PromptError(f"message {number}: the destination has more than one line")

@@ -2,17 +2,20 @@
 
 A tokenizer.json lists merges of pairs where SentencePiece scores pieces. The two mean the same when
 every way to join two pieces into a third is listed, and those of one piece stand together. Files
-converted from SentencePiece are so, and others are refused. What the file says about text around
-special tokens is not used: ids follow Meta's reference, not the pipeline in the file.
+converted from SentencePiece are so, and others are refused. For the family's own vocabulary Meta's
+scores are used whatever the file lists. What the file says about text around special tokens is not
+used either: ids follow Meta's reference, not the pipeline in the file.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from codellama.errors import CheckpointError
+from codellama.text import llama2
 from codellama.text.spm import MAX_PIECES, PieceType, Vocabulary, is_byte_piece
 from codellama.text.tokenizer import CONTROL_PIECES, EOT_RUNS, STEP
 
@@ -47,24 +50,30 @@ def read_tokenizer_json(data: bytes, where: str) -> tuple[Vocabulary, bool, list
     pieces = _pieces(_object(model.get("vocab"), f"{where}: `model.vocab`"), where)
     special = {token.content: token.is_special for token in added}
     types = [_type(piece, model.get("unk_token"), special) for piece in pieces]
-    normal = {p for p, t in zip(pieces, types, strict=True) if t is PieceType.NORMAL}
-    ranks = _ranks(_list(model.get("merges"), where), normal, where)
-    scores = [-float(ranks.get(piece, _LAST)) for piece in pieces]
+    scores = [-float(_LAST)] * len(pieces)
+    if not llama2.is_metas(pieces):
+        normal = {p for p, t in zip(pieces, types, strict=True) if t is PieceType.NORMAL}
+        ranks = _ranks(_list(model.get("merges"), where), normal, where)
+        scores = [-float(ranks.get(piece, _LAST)) for piece in pieces]
     return Vocabulary(pieces, scores, types), _adds_dummy_prefix(file, where), added
 
 
-def read_added_tokens(files: Mapping[str, bytes], where: str) -> list[AddedToken]:
+def read_added_tokens(files: Mapping[str, bytes], places: Mapping[str, Path]) -> list[AddedToken]:
     """The tokens that `tokenizer_config.json` and `added_tokens.json` put beside a vocabulary.
+
+    `places` says what messages call each file.
 
     Raises:
         CheckpointError: a file is damaged.
     """
     found: dict[int, AddedToken] = {}
     if "added_tokens.json" in files:
+        where = str(places["added_tokens.json"])
         for content, token_id in _parse(files["added_tokens.json"], where).items():
             token = _added_token({"content": content, "id": token_id, "special": True}, where)
             found[token.id] = token
     if "tokenizer_config.json" in files:
+        where = str(places["tokenizer_config.json"])
         config = _parse(files["tokenizer_config.json"], where)
         entries = _object(config.get("added_tokens_decoder") or {}, f"{where}: added tokens")
         for number, entry in entries.items():
@@ -122,9 +131,9 @@ def _parse(data: bytes, where: str) -> Mapping[str, Any]:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{where}: a tokenizer file is not JSON: {error}", hint="download the file again"
+            f"{where}: is not JSON: {error}", hint="download the file again"
         ) from error
-    return _object(found, where)
+    return _object(found, f"{where}: the file")
 
 
 def _object(value: object, what: str) -> Mapping[str, Any]:

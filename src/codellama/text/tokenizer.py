@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from codellama.errors import CheckpointError, PromptError
-from codellama.text import spm
+from codellama.text import llama2, spm
 from codellama.text.decoding import SPACE, StreamDecoder
 from codellama.text.files import read_tokenizer_files
 from codellama.text.spm import PieceType, Vocabulary
@@ -73,33 +73,44 @@ class Tokenizer:
             CheckpointError: there is none, it is damaged, or it is of a kind that is not supported.
         """
         path = Path(path)
-        return cls.from_files(read_tokenizer_files(path), str(path))
+        files = read_tokenizer_files(path)
+        return cls._open(files, {name: path / name if path.is_dir() else path for name in files})
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes], where: str) -> Self:
         """From the contents of a model folder's tokenizer files, by name.
 
         Looks at `tokenizer.model`, with the tokens that `tokenizer_config.json` and
-        `added_tokens.json` add to it, or else at `tokenizer.json`.
+        `added_tokens.json` add to it, or else at `tokenizer.json`. Messages call the files by
+        `where`, a folder or the one file.
 
         Raises:
             CheckpointError: as `open`.
         """
+        if not files.keys() & {"tokenizer.model", "tokenizer.json"}:
+            raise CheckpointError(f"{where}: holds neither tokenizer.model nor tokenizer.json")
+        place = Path(where)
+        return cls._open(
+            files, {name: place if place.name == name else place / name for name in files}
+        )
+
+    @classmethod
+    def _open(cls, files: Mapping[str, bytes], places: Mapping[str, Path]) -> Self:
         if files.keys() == {"tokenizer.model"}:
-            return cls(files["tokenizer.model"], where)
+            return cls(files["tokenizer.model"], str(places["tokenizer.model"]))
         from codellama.text import hf_files
 
         if "tokenizer.model" in files:
+            where = str(places["tokenizer.model"])
             found = cls(files["tokenizer.model"], where)
-            added = hf_files.read_added_tokens(files, where)
+            added = hf_files.read_added_tokens(files, places)
             if all(found._has(token.id, token.content) for token in added):
                 return found
             vocabulary, add_dummy_prefix = found.vocabulary(), found.add_dummy_prefix
-        elif "tokenizer.json" in files:
+        else:
+            where = str(places["tokenizer.json"])
             read = hf_files.read_tokenizer_json(files["tokenizer.json"], where)
             vocabulary, add_dummy_prefix, added = read
-        else:
-            raise CheckpointError(f"{where}: holds neither tokenizer.model nor tokenizer.json")
         if STEP not in vocabulary.pieces and any(token.content == STEP for token in added):
             # The published 70B-Instruct files add <step> to another vocabulary, whose space in
             # front of text their own pipeline needs. The model's own tokenizer puts none.
@@ -119,9 +130,9 @@ class Tokenizer:
     ) -> Self:
         """From a list of pieces, as a GGUF header gives it; `types` are SentencePiece's numbers.
 
-        The family's own markers become plain pieces, as in Meta's files, whatever a converter made
-        of them. When `add_dummy_prefix` is None it is what the family does: off for 70B-Instruct,
-        known by its `<step>` at 32015, and on for the others.
+        The family's own markers become plain pieces and its vocabulary gets Meta's scores, whatever
+        a converter made of them. When `add_dummy_prefix` is None it is what the family does: off
+        for 70B-Instruct, known by its `<step>` at 32015, and on for the others.
 
         Raises:
             CheckpointError: lengths differ, a piece is empty or doubled, bytes are missing, or
@@ -138,6 +149,7 @@ class Tokenizer:
     @classmethod
     def _from_vocabulary(cls, vocabulary: Vocabulary, add_dummy_prefix: bool, where: str) -> Self:
         vocabulary.check(where)
+        vocabulary = llama2.with_metas_scores(vocabulary)
         if not spm.orders_merges(vocabulary):
             raise CheckpointError(
                 f"{where}: all pieces have the same score, so the order of merges is lost",
