@@ -142,6 +142,16 @@ def test_equal_digests_are_told_apart(n_bytes: int) -> None:
     assert not one.is_same(other)
 
 
+def test_equal_digests_of_blocks_after_the_same_blocks_are_told_apart() -> None:
+    # The digest says how deep a block is and nothing else.
+    pool = BlockPool(8, 2, digest=lambda parent, tokens: bytes([parent[0] + 1 & 0xFF]))
+    blocks = filled(pool, chain(pool, (1, 1), (2, 2), (3, 3)))
+    assert pool.find(chain(pool, (1, 1), (2, 2), (3, 3))) == blocks
+    assert pool.find(chain(pool, (1, 1), (2, 2), (9, 9))) == blocks[:2]
+    assert pool.find(chain(pool, (1, 1), (9, 9), (3, 3))) == blocks[:1]
+    assert pool.find(chain(pool, (9, 9), (2, 2), (3, 3))) == []
+
+
 def test_a_chain_and_its_beginning_are_not_the_same() -> None:
     pool = BlockPool(4, 2)
     short, long = chain(pool, (1, 1)), chain(pool, (1, 1), (1, 1))

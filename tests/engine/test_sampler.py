@@ -147,3 +147,19 @@ def test_seeds_of_several_replies() -> None:
     seeds = {seed_of(base, i) for base in (0, 1, 2**64 - 1) for i in range(200)}
     assert len(seeds) == 600
     assert all(0 <= seed < 2**64 for seed in seeds)
+
+
+def test_penalties_count_what_they_should(kernel: Kernel) -> None:
+    rows = np.zeros((1, VOCAB), np.float32)
+    rows[0, [3, 4, 5]] = 1.0, 1.5, 0.5
+
+    def likeliest(**penalty: float) -> int:
+        made = sequence(0, [3, 3, 4], 2, temperature=0.0, **penalty)
+        return Sampler(kernel, VOCAB).draw(rows, [made])[0].token_id
+
+    assert likeliest() == 4
+    # Presence and frequency: the reply, which is the 4, and not the prompt, which is the 3s.
+    assert likeliest(presence_penalty=1.0) == 3
+    assert likeliest(frequency_penalty=1.0) == 3
+    # Repetition: prompt and reply.
+    assert likeliest(repetition_penalty=10.0) == 5

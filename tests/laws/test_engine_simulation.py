@@ -131,6 +131,8 @@ class Simulation:
                 self.endings[request_id] = piece.finish_reason
                 assert piece.completion is not None
                 assert list(piece.completion.token_ids) == self.said[request_id]
+                # What is read again after a pre-emption was not reused from others.
+                assert piece.completion.cached_tokens < piece.completion.prompt_tokens
             self.log.update(repr((request_id, piece.token_ids, piece.finish_reason)).encode())
 
     def check_step(self) -> None:
@@ -141,7 +143,7 @@ class Simulation:
         assert set(ids) == set(self.requests) - set(self.endings)
         assert len(running) <= self.plan.max_num_seqs
         owners = Counter(block for sequence in running for block in sequence.blocks)
-        assert not any(sequence.blocks for sequence in waiting)
+        assert not any(sequence.blocks or sequence.n_cached for sequence in waiting)
         assert pool.n_free + len(owners) == pool.n_blocks
         for block in range(pool.n_blocks):
             assert pool.n_owners(block) == owners[block], f"block {block}"

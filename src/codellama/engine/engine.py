@@ -169,6 +169,7 @@ class Engine:
         """Runs one batch; returns what it added to the requests that grew or ended."""
         work = self.scheduler.schedule()
         if not work:
+            assert not self._requests, "requests are waiting and none of them can run"
             return []
         self._note_start(work)
         results = self._compute(work)
