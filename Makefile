@@ -18,7 +18,7 @@ demo: $(DEMO)/installed
 
 $(DEMO)/installed: pyproject.toml $(NATIVE) $(shell find src -name '*.py')
 	test -x $(DEMO)/bin/python || $(PYTHON) -m venv $(DEMO)
-	$(DEMO)/bin/pip install $(PIP) .
+	$(DEMO)/bin/pip install $(PIP) --no-compile .
 	touch $@
 
 setup: $(DEV)/installed
