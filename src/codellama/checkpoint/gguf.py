@@ -121,8 +121,8 @@ class GgufReader:
                 f"{self._where}: `{_TOKENIZER}model` is {found}, and only the SentencePiece "
                 "vocabularies called 'llama' are read"
             )
-        add_space = metadata.get(_TOKENIZER + "add_space_prefix", True)
-        if type(add_space) is not bool:
+        add_space = metadata.get(_TOKENIZER + "add_space_prefix")
+        if not isinstance(add_space, bool | None):
             raise CheckpointError(
                 f"{self._where}: `{_TOKENIZER}add_space_prefix` is {quoted(add_space)}, "
                 "expected true or false"

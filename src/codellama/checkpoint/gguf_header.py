@@ -14,7 +14,7 @@ github.com/ggml-org/ggml. Limits are ours, several times what real files have.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -95,6 +95,7 @@ class Header:
         alignment = self._alignment()
         start = -(-cursor.at // alignment) * alignment
         self.entries = _place(self.where, listed, start, alignment, file.size)
+        _check_padding(file, cursor.at, self.entries.values())
         self._data = cursor.taken()
 
     def strings(self, key: str) -> list[str]:
@@ -320,6 +321,19 @@ def _place(
             hint="copy or download the file again, and compare its checksum",
         )
     return entries
+
+
+def _check_padding(file: SourceFile, header_end: int, entries: Collection[Entry]) -> None:
+    """Only zeros lie between tensors: anything else was meant to belong to one of them."""
+    ends = [header_end, *(entry.offset + entry.count for entry in entries)]
+    begins = [*(entry.offset for entry in entries), file.size]
+    for end, begin in zip(ends, begins, strict=True):
+        if end < begin and file.read(end, begin - end).any():
+            raise CheckpointError(
+                f"{file.path}: bytes {end} to {begin} belong to no tensor, "
+                "and there should be only zeros",
+                hint="copy or download the file again",
+            )
 
 
 def _entry(where: str, item: _Listed, start: int, alignment: int) -> Entry:
