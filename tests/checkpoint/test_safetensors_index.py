@@ -169,7 +169,7 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
 
 def test_neither_a_file_nor_an_index(folder: Path) -> None:
     (folder / INDEX).unlink()
-    assert INDEX in refusal(folder)
+    assert f"holds neither model.safetensors nor {INDEX}" in refusal(folder)
 
 
 def test_numbers_of_entries_are_bounded(folder: Path) -> None:

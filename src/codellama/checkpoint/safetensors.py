@@ -92,6 +92,11 @@ def read_entries(folder: Folder) -> dict[str, Entry]:
     """
     if SINGLE in folder.names:
         return read_header(folder.open(SINGLE))
+    if INDEX not in folder.names:
+        raise CheckpointError(
+            f"{folder.path}: holds neither {SINGLE} nor {INDEX}",
+            hint="download the index as well, or rename the file if it is the only one",
+        )
     with folder.open(INDEX) as file:
         where = str(file.path)
         index = parse_object(file.read_small(), where)
