@@ -122,8 +122,8 @@ class File:
         return replace(self, tensors=tensors)
 
 
-def model(config: ModelConfig = SMALLEST) -> File:
-    """A model in F32, with the metadata that a converter writes. Rotary rows are not reordered."""
+def metadata(config: ModelConfig) -> list[Pair]:
+    """What a converter says of a model's sizes."""
     u32 = {
         "block_count": config.n_layers,
         "context_length": config.max_seq_len,
@@ -134,12 +134,17 @@ def model(config: ModelConfig = SMALLEST) -> File:
         "rope.dimension_count": config.head_dim,
         "vocab_size": config.vocab_size,
     }
-    pairs = [Pair("general.architecture", STRING, "llama"), Pair("general.name", STRING, "tiny")]
-    pairs += [Pair(f"llama.{key}", U32, value) for key, value in u32.items()]
-    pairs += [
+    return [
+        Pair("general.architecture", STRING, "llama"),
+        Pair("general.name", STRING, "tiny"),
+        *(Pair(f"llama.{key}", U32, value) for key, value in u32.items()),
         Pair("llama.rope.freq_base", F32, config.rope_theta),
         Pair("llama.attention.layer_norm_rms_epsilon", F32, config.norm_eps),
     ]
+
+
+def model(config: ModelConfig = SMALLEST) -> File:
+    """A model in F32. Rotary rows are not reordered."""
     tensors = []
     for name, x in tiny_weights(config).items():
         outer, _, rest = name.removesuffix(".weight").partition(".")
@@ -150,4 +155,4 @@ def model(config: ModelConfig = SMALLEST) -> File:
         dims = x.shape[::-1]
         data = np.ascontiguousarray(x, "<f4").tobytes()
         tensors.append(Listed(f"{layer}{NAMES[outer]}.weight", dims, 0, data))
-    return File(pairs, tensors)
+    return File(metadata(config), tensors)
