@@ -10,6 +10,8 @@ from codellama.engine.blocks import BlockPool, Content, sha256
 
 ROOT = Content.root(b"")
 
+with_asserts = pytest.mark.skipif(not __debug__, reason="python -O drops asserts")
+
 
 def chain(pool: BlockPool, *blocks: tuple[int, ...], root: Content = ROOT) -> list[Content]:
     contents, parent = [], root
@@ -160,6 +162,7 @@ def test_a_chain_and_its_beginning_are_not_the_same() -> None:
     assert long[0].is_same(short[0])
 
 
+@with_asserts
 def test_mistakes_in_the_books_are_caught() -> None:
     pool = BlockPool(2, 2)
     blocks = pool.take((), 1)

@@ -13,6 +13,8 @@ from codellama.engine.scheduler import Scheduler
 from codellama.engine.sequence import Draw, Failure, Sequence
 from fakes import ByteTokenizer
 
+with_asserts = pytest.mark.skipif(not __debug__, reason="python -O drops asserts")
+
 
 class Table:
     """A scheduler of small sizes, and sequences named by letters."""
@@ -154,6 +156,7 @@ def test_a_failure_ends_its_own_sequence() -> None:
     assert not table.scheduler.has_work
 
 
+@with_asserts
 def test_nobody_ends_twice() -> None:
     table = Table()
     table.add("a", 3)
@@ -162,6 +165,7 @@ def test_nobody_ends_twice() -> None:
         table.scheduler.finish(table.sequences["a"], "abort")
 
 
+@with_asserts
 def test_what_can_never_fit_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(AssertionError, match="can never fit"):
         Table(n_blocks=2).add("a", 5, n_new=4)
