@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tokenizers_at_hand import FILES, Pair, pair
+from tokenizers_at_hand import FILES, SMALL, Pair, pair
 
 
-@pytest.fixture(params=["small", *FILES])
+@pytest.fixture(params=[*SMALL, *FILES])
 def each(request: pytest.FixtureRequest) -> Pair:
     """Each tokenizer in turn."""
     return pair(request.param)
@@ -30,3 +30,9 @@ def small() -> Pair:
 def family() -> Callable[[str], Pair]:
     """The family's tokenizers by name; skips where a file is not at hand."""
     return pair
+
+
+@pytest.fixture(params=["small-step", "codellama-70b-instruct"])
+def stepping(request: pytest.FixtureRequest) -> Pair:
+    """Each tokenizer of the turn form: with `<step>`, and no space in front of text."""
+    return pair(request.param)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,22 +25,22 @@ def test_inst_form_as_text(small: Pair) -> None:
     assert chat_stop_id(small.tokenizer, "inst") == small.tokenizer.eos_id
 
 
-def test_step_form_as_text(family: Callable[[str], Pair]) -> None:
-    tokenizer = family("codellama-70b-instruct").tokenizer
+def test_step_form_as_text(stepping: Pair) -> None:
+    tokenizer = stepping.tokenizer
     ids = chat_ids(tokenizer, said(("user", " hi ")), "step")
     spelled = [tokenizer.decode([i]) for i in ids]
     assert "".join(spelled) == (
         " Source: system<step> Source: user\n\n hi<step> Source: assistant\nDestination: user\n\n "
     )
-    assert chat_stop_id(tokenizer, "step") == tokenizer.step_id == 32015
+    assert chat_stop_id(tokenizer, "step") == tokenizer.step_id
     with_destination = [*said(("user", "hi"), ("assistant", "ho")), *said(("user", "he"))]
     with_destination[1]["destination"] = " user "
     text = tokenizer.decode(chat_ids(tokenizer, with_destination, "step"))
     assert " Source: assistant\nDestination: user\n\n ho<step>" in text
 
 
-def test_step_form_does_not_depend_on_the_dummy_prefix(family: Callable[[str], Pair]) -> None:
-    original = family("codellama-70b-instruct").tokenizer
+def test_step_form_does_not_depend_on_the_dummy_prefix(stepping: Pair) -> None:
+    original = stepping.tokenizer
     vocabulary = original.vocabulary()
     other = type(original).from_pieces(
         vocabulary.pieces, vocabulary.scores, vocabulary.types, add_dummy_prefix=True
@@ -51,9 +50,9 @@ def test_step_form_does_not_depend_on_the_dummy_prefix(family: Callable[[str], P
     assert chat_ids(other, messages, "step") == chat_ids(original, messages, "step")
 
 
-def test_form_follows_the_step_piece(small: Pair, family: Callable[[str], Pair]) -> None:
+def test_form_follows_the_step_piece(small: Pair, stepping: Pair) -> None:
     assert detect_chat_form(small.tokenizer) == "inst"
-    assert detect_chat_form(family("codellama-70b-instruct").tokenizer) == "step"
+    assert detect_chat_form(stepping.tokenizer) == "step"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import sentencepiece
 
 from codellama.errors import PromptError
-from codellama.text.chat import RESERVED_TAGS, chat_ids
+from codellama.text.chat import RESERVED_TAGS, ChatForm, chat_ids
 from codellama.text.infill import infill_ids
 from odd_texts import MARKERS, ODD, SPACE, texts
 from tokenizers_at_hand import Pair, pair
@@ -82,10 +82,13 @@ def test_infilling_prompts_hold_only_their_own_markers(infilling: Pair) -> None:
             assert ids[:n_front] == list(markers[:n_front])
 
 
-@pytest.mark.parametrize("form", ["inst", "step"])
-def test_chat_prompts_hold_only_their_own_control_ids(form: str) -> None:
-    name = "codellama-70b-instruct" if form == "step" else "small"
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("small", "inst"), ("small-step", "step"), ("codellama-70b-instruct", "step")],
+)
+def test_chat_prompts_hold_only_their_own_control_ids(name: str, form: ChatForm) -> None:
     tokenizer = pair(name).tokenizer
+    step = tokenizer.step_id
     choice = random.Random(9)
     bodies = [t for t in texts(300, seed=9) if not any(tag in t for tag in RESERVED_TAGS)]
     assert sum(marker in text for text in bodies for marker in ("<SUF>", "<EOT>")) > 20
@@ -96,9 +99,9 @@ def test_chat_prompts_hold_only_their_own_control_ids(form: str) -> None:
             {"role": "assistant", "content": choice.choice(bodies)},
             {"role": "user", "content": choice.choice(bodies)},
         ]
-        ids = chat_ids(tokenizer, messages, form)  # type: ignore[arg-type]
+        ids = chat_ids(tokenizer, messages, form)
         control = [i for i in ids if i in tokenizer.control_ids]
-        assert control == ([1, 32015, 32015, 32015, 32015] if form == "step" else [1, 2, 1])
+        assert control == ([1, *[step] * 4] if form == "step" else [1, 2, 1])
 
 
 @pytest.mark.parametrize("tag", RESERVED_TAGS)

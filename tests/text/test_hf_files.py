@@ -305,7 +305,8 @@ def dialogs(n: int, seed: int) -> list[list[dict[str, str]]]:
     [
         ("small", "inst"),
         ("codellama-32016", "inst"),
-        ("codellama-70b-instruct", "inst"),
+        ("small-step", "inst"),
+        ("small-step", "step"),
         ("codellama-70b-instruct", "step"),
         ("dummy prefix and <step>", "step"),
     ],
@@ -341,10 +342,10 @@ def test_templates_give_our_ids_in_transformers(tmp_path: Path, name: str, form:
             theirs.apply_chat_template(messages, add_generation_prompt=True)
 
 
-def test_templates_pass_destinations_on(family: Callable[[str], Pair]) -> None:
+def test_templates_pass_destinations_on(stepping: Pair) -> None:
     import jinja2
 
-    tokenizer = family("codellama-70b-instruct").tokenizer
+    tokenizer = stepping.tokenizer
     messages = [
         {"role": "user", "content": "a"},
         {"role": "assistant", "destination": " user ", "content": "b"},
