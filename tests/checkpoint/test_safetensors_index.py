@@ -18,7 +18,7 @@ from hostile import SMALLEST, contents, flipped, outcome
 INDEX = "model.safetensors.index.json"
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 A = "model.embed_tokens.weight"
-DELETE = object()
+DELETE = "(left out)"  # a word, so that the tests have the same names in every process
 
 
 @pytest.fixture
