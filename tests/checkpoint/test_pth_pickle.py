@@ -477,25 +477,56 @@ def views(data: bytes) -> dict[str, View] | None:
         return None
 
 
+TWO = table(a=tensor(), b=tensor(storage=storage_id(key=text("1")) + b"Q"))
+
+
+def changed(rng: np.random.Generator, n_bytes: int) -> bytes:
+    """The pickle of two tensors with up to `n_bytes` other bytes, often other opcodes."""
+    data = bytearray(TWO)
+    for at in rng.integers(2, len(data), rng.integers(1, n_bytes + 1)):
+        data[at] = rng.choice([rng.integers(256), *OURS])
+    return bytes(data)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_random_changes_end_in_an_error_or_a_table(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    whole = table(a=tensor(), b=tensor(storage=storage_id(key=text("1")) + b"Q"))
-    assert views(whole) is not None
+    assert views(TWO) is not None
     survived = 0
     for _ in range(1500):
-        data = bytearray(whole)
-        for at in rng.integers(2, len(data), rng.integers(1, 4)):
-            data[at] = rng.choice([rng.integers(256), *OURS])
+        data = changed(rng, 3)
         if rng.random() < 0.3:
             a, b = sorted(rng.integers(2, len(data), 2))
-            data[a:b] = data[a:b] * int(rng.integers(0, 3))
-        found = views(bytes(data))
+            data = data[:a] + data[a:b] * int(rng.integers(0, 3)) + data[b:]
+        found = views(data)
         survived += found is not None
         for view in (found or {}).values():
             assert isinstance(view, View)
             assert all(type(n) is int and n >= 0 for n in (*view.shape, *view.strides, view.offset))
     assert survived < 1000
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_we_read_torch_reads_too_and_alike(tmp_path: Path, seed: int) -> None:
+    """Never looser than `torch.load` with `weights_only`."""
+    rng = np.random.default_rng(100 + seed)
+    path = tmp_path / "x.pth"
+    storages = {key: rng.normal(size=6).astype("<f4").tobytes() for key in "01"}
+    accepted = 0
+    for _ in range(600):
+        put(path, pth_bytes(changed(rng, 1), storages))
+        try:
+            found = {
+                name: t.read().view("<f4") for name, t in read_tensors(open_file(path)).items()
+            }
+        except CheckpointError:
+            continue
+        theirs = torch.load(path, weights_only=True, map_location="cpu")
+        assert list(theirs) == list(found)
+        for name, x in theirs.items():
+            assert np.array_equal(x.reshape(-1).numpy(), found[name])
+        accepted += 1
+    assert accepted > 3
 
 
 def test_what_torch_writes_of_a_module_is_read(tmp_path: Path) -> None:
