@@ -6,6 +6,7 @@ log-probabilities are compared exactly.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from checkpoints_tiny import TINY, tiny_weights, write_hf
-from codellama import LLM, Completion, SamplingParams, checkpoint
+from codellama import LLM, Completion, ConfigError, SamplingParams, checkpoint
 from codellama.engine.plan import EnginePlan
 from codellama.runners import load_runner
 
@@ -158,6 +159,21 @@ def test_load_says_what_it_decided(tmp_path: Path) -> None:
     assert any("100 tokens is longer than the 64" in note for note in longer.notes)
     assert longer.chat_form is None
     assert LLM.load(folder, chat_form="inst", n_threads=1).chat_form == "inst"
+    with pytest.raises(ConfigError, match="has none"):
+        LLM.load(folder, chat_form="step", n_threads=1)
+    with pytest.raises(ConfigError, match="`chat_form` is 'chatml'"):
+        LLM.load(folder, chat_form="chatml", n_threads=1)  # type: ignore[arg-type]
+
+
+def test_a_chat_form_that_the_vocabulary_lacks_is_said_and_left_out(tmp_path: Path) -> None:
+    folder = write_hf(tmp_path)
+    template = {"chat_template": "{{ messages }} <step> "}
+    (folder / "tokenizer_config.json").write_text(json.dumps(template))
+    assert checkpoint.open(folder).chat_form == "step"
+    llm = LLM.load(folder, n_threads=1)
+    assert llm.chat_form is None
+    assert any("<step>" in note for note in llm.notes)
+    assert llm.complete("x", SamplingParams(max_tokens=2)).finish_reason == "length"
 
 
 def test_both_engines_say_the_same(hf_folder: Path) -> None:

@@ -90,7 +90,7 @@ class LLM:
             engine: "cpu" runs the native core, "torch" PyTorch.
             max_seq_len: tokens of prompt and reply together; None keeps the model's context.
             max_num_seqs: replies computed at the same time, at most.
-            n_threads: threads of the native core; None takes every core.
+            n_threads: threads of the native core; None takes one per physical core.
             device: PyTorch's device.
             chat_form: the form of conversations, where the files do not say or are wrong.
             share_prefixes: whether prompts reuse what the cache still holds of earlier ones.
@@ -104,6 +104,12 @@ class LLM:
             raise ConfigError(f"`chat_form` is {chat_form!r}; expected 'inst', 'step' or None")
         reader = checkpoint.open(resolve(path))
         config, notes = reader.config, tuple(reader.notes)
+        tokenizer = reader.tokenizer()
+        if chat_form is None:
+            chat_form = reader.chat_form
+            if chat_form == "step" and tokenizer.step_id is None:
+                chat_form = None
+                notes += ("the files speak of <step> turns, and the vocabulary has no such token",)
         plan = make_plan(
             config,
             weight_bytes=_weight_bytes(reader, engine),
@@ -129,10 +135,10 @@ class LLM:
         )
         return cls(
             runner,
-            reader.tokenizer(),
+            tokenizer,
             plan,
             eos_ids=reader.generation.eos_ids,
-            chat_form=reader.chat_form if chat_form is None else chat_form,
+            chat_form=chat_form,
             notes=notes,
         )
 
