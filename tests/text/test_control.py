@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import sentencepiece
@@ -10,6 +11,7 @@ import sentencepiece
 from codellama.errors import PromptError
 from codellama.text.chat import RESERVED_TAGS, ChatForm, chat_ids
 from codellama.text.infill import infill_ids
+from codellama.text.tokenizer import Tokenizer
 from odd_texts import MARKERS, ODD, SPACE, texts
 from tokenizers_at_hand import Pair, pair
 
@@ -52,21 +54,37 @@ def test_the_markers_are_within_reach_when_asked_for(infilling: Pair) -> None:
     assert tokenizer.suffix_id not in tokenizer.encode_bare("<SUF>", allow_control=True)
 
 
-def test_parts_are_what_sentencepiece_makes_without_control_pieces(infilling: Pair) -> None:
+def without_markers(tokenizer: Tokenizer) -> Any:
     """The oracle: the same model with the markers marked unused, which BPE then takes apart."""
     from sentencepiece import sentencepiece_model_pb2 as pb
 
-    tokenizer = infilling.tokenizer
     model = pb.ModelProto.FromString(tokenizer.to_spm_bytes())
     for i in tokenizer.control_ids - {0, 1, 2}:
         model.pieces[i].type = pb.ModelProto.SentencePiece.UNUSED
-    unused = sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
+    return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
+
+
+def test_parts_are_what_sentencepiece_makes_without_markers(infilling: Pair) -> None:
+    tokenizer = infilling.tokenizer
+    oracle = without_markers(tokenizer)
     n_differing = 0
     for text in texts(4000, seed=6):
-        expected = unused.encode(text)
+        expected = oracle.encode(text)
         assert tokenizer.encode(text) == expected, text
         n_differing += expected != infilling.reference.encode(text)
     assert n_differing > 100
+
+
+def test_a_part_that_is_no_piece_becomes_bytes(small: Pair) -> None:
+    vocabulary = small.tokenizer.vocabulary()
+    pieces = ["\ue000" if piece == ">" else piece for piece in vocabulary.pieces]
+    tokenizer = Tokenizer.from_pieces(
+        pieces, vocabulary.scores, vocabulary.types, add_dummy_prefix=True
+    )
+    assert tokenizer.suffix_id in tokenizer.encode("a <SUF> b", allow_control=True)
+    ids = tokenizer.encode("a <SUF> b")
+    assert ids == without_markers(tokenizer).encode("a <SUF> b")
+    assert 3 + ord(">") in ids
 
 
 def test_infilling_prompts_hold_only_their_own_markers(infilling: Pair) -> None:

@@ -196,6 +196,14 @@ def test_a_folder_without_tokenizer_is_named() -> None:
         Tokenizer.from_files({"tokenizer_config.json": b"{}"}, "models/x")
 
 
+def test_a_config_that_adds_nothing_changes_nothing(small: Pair) -> None:
+    model = small.tokenizer.to_spm_bytes()
+    known = {"0": {"content": "<unk>"}, "1": {"content": "<s>"}}
+    for config in ({}, {"added_tokens_decoder": None}, {"added_tokens_decoder": known}):
+        files = {"tokenizer.model": model, "tokenizer_config.json": dumped(config)}
+        assert Tokenizer.from_files(files, "folder").to_spm_bytes() == model
+
+
 def set_at(*path: str | int) -> Callable[[dict[str, Any], object], None]:
     def change(file: dict[str, Any], value: object) -> None:
         place: Any = file

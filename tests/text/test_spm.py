@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from codellama.errors import CheckpointError
+from codellama.text import spm
 from codellama.text.tokenizer import Tokenizer
 from odd_texts import texts
 from tokenizers_at_hand import FILES, Pair, pair, small_model, trained
@@ -214,6 +215,39 @@ def outcome(model: bytes) -> CheckpointError | None:
     tokenizer.decode(range(tokenizer.n_vocab))
     assert tokenizer.control_ids
     return None
+
+
+@pytest.mark.parametrize(
+    ("piece", "problem"),
+    [
+        (b"\x0a\x02\xff\xfe", "UTF-8"),
+        (b"\x08\x05", "damaged"),  # a number for its text
+        (b"\x0a\x01q\x10\x05", "damaged"),  # a whole number for its score
+        (b"\x0a\x01q\x1d\0\0\0\0", "damaged"),  # a float for its type
+        (b"\x0a\x01q\x12\x7f", "longer than what holds it"),
+        (b"\x0a\x01q\x13", "wire type 3"),
+    ],
+)
+def test_a_damaged_piece_is_named(piece: bytes, problem: str) -> None:
+    model = small_model() + bytes((0x0A, len(piece))) + piece
+    with pytest.raises(CheckpointError, match=problem):
+        spm.vocabulary(model, "x")
+    error = outcome(model)
+    assert error is None or str(error)
+
+
+def test_a_model_that_rewrites_what_it_decodes_is_refused() -> None:
+    denormalizer = b"\x12\x02zz"
+    with pytest.raises(CheckpointError, match="rewrites"):
+        Tokenizer(small_model() + bytes((0x2A, len(denormalizer))) + denormalizer)
+
+
+def test_fields_of_later_versions_are_passed_over() -> None:
+    """A field with a number of its own, of each kind there is."""
+    extra = b"\xf8\x3f\x05" + b"\xf9\x3f" + bytes(8) + b"\xfd\x3f" + bytes(4) + b"\xfa\x3f\x01x"
+    trainer = bytes((0x12, len(extra))) + extra
+    tokenizer = Tokenizer(small_model() + trainer)
+    assert tokenizer.encode("x") == Tokenizer(small_model()).encode("x")
 
 
 def test_every_shortened_file_is_refused(capfd: pytest.CaptureFixture[str]) -> None:

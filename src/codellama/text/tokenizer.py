@@ -62,8 +62,9 @@ class Tokenizer:
         self.middle_id = self._find(MIDDLE)
         self.eot_id = self._find(EOT)
         self.step_id = self._find(STEP)
-        found = ((piece, self._find(piece)) for piece in CONTROL_PIECES)
-        self._parts = {i: self._split(piece) for piece, i in found if i is not None}
+        found = ((self._find(piece), piece) for piece in CONTROL_PIECES)
+        self._markers = {i: piece for i, piece in found if i is not None}
+        self._parts: dict[int, tuple[int, ...]] = {}  # of markers met in text
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -168,7 +169,7 @@ class Tokenizer:
         everything = range(self.n_vocab)
         flags = self._processor.is_control(list(everything))
         control = (i for i, flag in zip(everything, flags, strict=True) if flag)
-        return frozenset((self.unk_id, *control, *self._parts))
+        return frozenset((self.unk_id, *control, *self._markers))
 
     def encode(
         self, text: str, bos: bool = False, eos: bool = False, *, allow_control: bool = False
@@ -284,8 +285,11 @@ class Tokenizer:
         return tuple(ids)
 
     def _safe(self, ids: list[int], allow_control: bool) -> list[int]:
-        if allow_control or self._parts.keys().isdisjoint(ids):
+        if allow_control or self._markers.keys().isdisjoint(ids):
             return ids
+        for i in self._markers.keys() & ids:
+            if i not in self._parts:
+                self._parts[i] = self._split(self._markers[i])
         return [part for i in ids for part in self._parts.get(i, (i,))]
 
     def _decode(self, ids: Iterable[int], *, bare: bool) -> str:
