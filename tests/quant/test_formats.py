@@ -75,6 +75,16 @@ def test_rounding_equals_gguf(x: NDArray[np.float32], format: Format) -> None:
     )
 
 
+@pytest.mark.parametrize(("format", "extreme"), [(Format.Q8_0, 127), (Format.Q4_0, -8)])
+def test_halves_are_rounded_as_in_gguf(format: Format, extreme: float) -> None:
+    """With a scale of exactly 1, so that the quotients are halves."""
+    x = np.arange(-8, 8, 0.5, dtype=np.float32)[None].clip(-7.5, 7.5)
+    x[0, 0] = extreme
+    ours = quantise(format, x)
+    assert ours.tobytes() == gguf.quantize(x, theirs(format)).tobytes()
+    assert (dequantise(format, ours) == np.rint(x)).mean() < 0.9  # ties do not go to even
+
+
 @pytest.mark.parametrize("format", HALVES)
 def test_every_half_dequantises_as_in_gguf(format: Format) -> None:
     every = np.arange(1 << 16, dtype="<u2").view(np.uint8)
