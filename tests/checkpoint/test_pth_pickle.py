@@ -7,7 +7,6 @@ import copyreg
 import os
 import pickle
 import pickletools
-import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -54,10 +53,8 @@ def refusal(tmp_path: Path, data: bytes, storages: dict[str, bytes] | None = Non
     """Our error for a `.pth` file with this pickle; nothing but the file may be touched."""
     path = tmp_path / "x.pth"
     put(path, pth_bytes(data, STORAGE if storages is None else storages))
-    start = time.process_time()
     with watch() as watched, open_file(path) as file, pytest.raises(CheckpointError) as caught:
         read_tensors(file)
-    assert time.process_time() - start < 1
     assert watched.others == []
     assert {Path(name) for name in watched.opened} <= {path}
     assert str(path) in str(caught.value)
