@@ -19,7 +19,9 @@ N_PROMPT, N_NEW = 30, 200
 CONFIGS = {
     "mha, theta 1e4": tiny_config(n_kv_heads=4, rope_theta=1e4),
     "gqa, theta 1e6": tiny_config(n_kv_heads=2, rope_theta=1e6),
-    "one kv head, wide heads": tiny_config(dim=128, n_kv_heads=1, n_heads=2, head_dim=64, n_layers=3),
+    "one kv head, wide heads": tiny_config(
+        dim=128, n_kv_heads=1, n_heads=2, head_dim=64, n_layers=3
+    ),
     "32000 pieces": tiny_config(vocab_size=32000, n_kv_heads=4, dim=32, head_dim=8),
     "32016 pieces": tiny_config(vocab_size=32016, dim=32, head_dim=8, ffn_dim=160),
 }
