@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,17 @@ def cut(text: str, stops: list[str]) -> tuple[str, str | None]:
             longest = max(hits, key=len)
             return text[: end - len(longest)], longest
     return text, None
+
+
+def test_every_short_text_with_every_short_stop() -> None:
+    """Stops that overlap themselves and each other, which random ones seldom do."""
+    words = ["".join(word) for n in range(1, 5) for word in itertools.product("ab", repeat=n)]
+    pool = ["".join(word) for word in itertools.product("ab", repeat=8)]
+    for stops in [*([word] for word in words), *zip(words, words[::-1], strict=True)]:
+        for text in pool:
+            stop_filter = StopFilter(stops)
+            shown = "".join(map(stop_filter.push, text)) + stop_filter.finish()
+            assert (shown, stop_filter.hit) == cut(text, list(stops))
 
 
 @given(STOPS, PIECES)

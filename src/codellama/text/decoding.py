@@ -54,5 +54,4 @@ class StreamDecoder:
         """What is still held back: U+FFFD for each byte of an unfinished character."""
         self._in_bytes = False
         held = self._utf8.decode(b"", final=True)
-        self._utf8.reset()
         return _ESCAPED.sub("\ufffd", held)
