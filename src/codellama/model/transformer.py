@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import pairwise, repeat
 
 import torch
 import torch.nn.functional as F
@@ -90,7 +90,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, attn: AttentionMetadata, kv: KV | No
     if kv is not None:
         assert attn.slots is not None, "a cache needs slots"
         kv.k[attn.slots], kv.v[attn.slots] = k, v
-    for s, (a, b) in enumerate(zip(attn.starts, attn.starts[1:], strict=False)):
+    for s, (a, b) in enumerate(pairwise(attn.starts)):
         mask = None
         keys, values = k[a:b], v[a:b]
         if kv is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ class TorchRunner:
         starts = tuple(int(s) for s in batch.seq_starts)
         context_slots = []
         slots = np.empty(len(batch.tokens), np.int64)
-        for s, (a, b) in enumerate(zip(starts, starts[1:], strict=False)):
+        for s, (a, b) in enumerate(pairwise(starts)):
             seen = offsets[: batch.context_lens[s]]
             blocks = batch.block_tables[s, seen // self.block_size].astype(np.int64)
             where = blocks * self.block_size + seen % self.block_size
