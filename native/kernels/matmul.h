@@ -72,74 +72,79 @@ constexpr int64_t kNumberBytes = Block::kBytes / kBlock;
 
 // One block of R rows times T tokens, added to the accumulators.
 template <class Block, int R, int T>
-[[gnu::always_inline]] inline void add_block(const uint8_t* const* w, int64_t offset,
+[[gnu::always_inline]] inline void add_block(const uint8_t* const* rows, int64_t offset,
                                              const float* x, int64_t x_stride,
                                              Vec::F (&acc)[R][T]) {
-    if constexpr (T == 1) {
+    Block blocks[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) blocks[r] = Block{rows[r] + offset};
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+        Vec::F in[T];
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) in[t] = Vec::load(x + t * x_stride + v * Vec::kLanes);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
-            const Block block{w[r] + offset};
+            const Vec::F row = blocks[r].vector(v);
 #pragma GCC unroll 8
-            for (int v = 0; v < kVectors; ++v) {
-                acc[r][0] = Vec::fma(block.vector(v), Vec::load(x + v * Vec::kLanes), acc[r][0]);
-            }
-        }
-    } else {
-        Block blocks[R];
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) blocks[r] = Block{w[r] + offset};
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) {
-            Vec::F in[T];
-#pragma GCC unroll 8
-            for (int t = 0; t < T; ++t) in[t] = Vec::load(x + t * x_stride + v * Vec::kLanes);
-#pragma GCC unroll 8
-            for (int r = 0; r < R; ++r) {
-                const Vec::F row = blocks[r].vector(v);
-#pragma GCC unroll 8
-                for (int t = 0; t < T; ++t) acc[r][t] = Vec::fma(row, in[t], acc[r][t]);
-            }
+            for (int t = 0; t < T; ++t) acc[r][t] = Vec::fma(row, in[t], acc[r][t]);
         }
     }
 }
 
-// The products of R rows and T tokens over all columns; the first `n` rows are written.
+// R rows times T tokens, lane by lane.
 template <class Block, int R, int T>
-void tile(const uint8_t* const* w, int n, int64_t cols, const float* x, int64_t x_stride,
-          float* out, int64_t out_stride, bool add) {
-    static_assert(R % 4 == 0, "sums are finished four at a time");
+[[gnu::always_inline]] inline void accumulate(const uint8_t* const* w, int64_t cols,
+                                              const float* x, int64_t x_stride,
+                                              Vec::F (&acc)[R][T]) {
     const uint8_t* rows[R];
-    Vec::F acc[R][T];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
         rows[r] = w[r];
 #pragma GCC unroll 8
         for (int t = 0; t < T; ++t) acc[r][t] = Vec::zero();
     }
-    const int64_t n_blocks = cols / kBlock;
+    const int64_t n_blocks = cols / kBlock, n_left = cols % kBlock;
     for (int64_t b = 0; b < n_blocks; ++b) {
         add_block<Block, R, T>(rows, b * Block::kBytes, x + b * kBlock, x_stride, acc);
     }
     if constexpr (kHasOddEnd<Block>) {
-        if (cols % kBlock != 0) {
+        if (n_left != 0) {
             uint8_t ends[R][Block::kBytes] = {};
             const uint8_t* end_rows[R];
             for (int r = 0; r < R; ++r) {
                 std::memcpy(ends[r], rows[r] + n_blocks * Block::kBytes,
-                            cols % kBlock * kNumberBytes<Block>);
+                            n_left * kNumberBytes<Block>);
                 end_rows[r] = ends[r];
             }
             add_block<Block, R, T>(end_rows, 0, x + n_blocks * kBlock, x_stride, acc);
         }
     }
-    float sums[T][R];
+}
+
+// The products of four rows and T tokens; the first n rows are written.
+//
+// Rows that come from memory are taken one by one, because processors recognise and prefetch one
+// stream but not four short ones side by side. Rows that are in the cache already (`kCached`) are
+// taken together, which needs fewer loads.
+template <class Block, int T, bool kCached>
+void tile(const uint8_t* const* rows, int n, int64_t cols, const float* x, int64_t x_stride,
+          float* out, int64_t out_stride, bool add) {
+    Vec::F acc[4][T];
+    if constexpr (kCached) {
+        accumulate<Block, 4, T>(rows, cols, x, x_stride, acc);
+    } else {
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; ++r) {
+            Vec::F one[1][T];
+            accumulate<Block, 1, T>(rows + r, cols, x, x_stride, one);
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) {
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r += 4) {
-            Vec::sum4(acc[r][t], acc[r + 1][t], acc[r + 2][t], acc[r + 3][t], sums[t] + r);
+            for (int t = 0; t < T; ++t) acc[r][t] = one[0][t];
         }
     }
+    float sums[T][4];
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) Vec::sum4(acc[0][t], acc[1][t], acc[2][t], acc[3][t], sums[t]);
     for (int t = 0; t < T; ++t) {
         float* row = out + t * out_stride;
         for (int r = 0; r < n; ++r) row[r] = add ? row[r] + sums[t][r] : sums[t][r];
@@ -147,22 +152,21 @@ void tile(const uint8_t* const* w, int n, int64_t cols, const float* x, int64_t 
 }
 
 // `tile` for a number of tokens known at run time only, at most Vec::kTileTokens.
-template <class Block, int T = Vec::kTileTokens>
-void tile_of(int64_t n_tokens, const uint8_t* const* w, int n, int64_t cols, const float* x,
+template <class Block, bool kCached, int T = Vec::kTileTokens>
+void tile_of(int64_t n_tokens, const uint8_t* const* rows, int n, int64_t cols, const float* x,
              int64_t x_stride, float* out, int64_t out_stride, bool add) {
     if (n_tokens == T) {
-        tile<Block, 4, T>(w, n, cols, x, x_stride, out, out_stride, add);
+        tile<Block, T, kCached>(rows, n, cols, x, x_stride, out, out_stride, add);
     } else if constexpr (T > 1) {
-        tile_of<Block, T - 1>(n_tokens, w, n, cols, x, x_stride, out, out_stride, add);
+        tile_of<Block, kCached, T - 1>(n_tokens, rows, n, cols, x, x_stride, out, out_stride, add);
     }
 }
 
-// Pointers to R rows from `first` on; behind the end the last row stands in.
-template <int R>
+// Pointers to four rows from `first` on; behind the end the last row stands in.
 int rows_from(const uint8_t* data, int64_t row_bytes, int64_t first, int64_t end,
-              const uint8_t* (&rows)[R]) {
-    const int n = end - first < R ? static_cast<int>(end - first) : R;
-    for (int r = 0; r < R; ++r) rows[r] = data + (first + (r < n ? r : n - 1)) * row_bytes;
+              const uint8_t* (&rows)[4]) {
+    const int n = end - first < 4 ? static_cast<int>(end - first) : 4;
+    for (int r = 0; r < 4; ++r) rows[r] = data + (first + (r < n ? r : n - 1)) * row_bytes;
     return n;
 }
 
@@ -192,19 +196,11 @@ void dequantise_row(const uint8_t* row, int64_t n, float* out) {
 template <class Block>
 void product(const Matrix& w, int64_t first, int64_t end, const float* x, int64_t x_stride,
              int64_t n_tokens, float* out, int64_t out_stride, bool add, float* panel) {
-    if (n_tokens == 1) {
-        const uint8_t* rows[8];
-        for (int64_t r = first; r < end; r += 8) {
-            const int n = rows_from(w.data, w.row_bytes, r, end, rows);
-            tile<Block, 8, 1>(rows, n, w.cols, x, x_stride, out + r, out_stride, add);
-        }
-        return;
-    }
     const uint8_t* rows[4];
     if (n_tokens <= Vec::kTileTokens) {
         for (int64_t r = first; r < end; r += 4) {
             const int n = rows_from(w.data, w.row_bytes, r, end, rows);
-            tile_of<Block>(n_tokens, rows, n, w.cols, x, x_stride, out + r, out_stride, add);
+            tile_of<Block, false>(n_tokens, rows, n, w.cols, x, x_stride, out + r, out_stride, add);
         }
         return;
     }
@@ -222,14 +218,16 @@ void product(const Matrix& w, int64_t first, int64_t end, const float* x, int64_
             data = reinterpret_cast<const uint8_t*>(panel);
             row_bytes = panel_stride * static_cast<int64_t>(sizeof(float));
         }
-        for (int64_t t = 0; t < n_tokens; t += Vec::kTileTokens) {
-            const int64_t left = n_tokens - t;
-            const int64_t n_tile = left < Vec::kTileTokens ? left : Vec::kTileTokens;
+        const int64_t n_tiles = (n_tokens + Vec::kTileTokens - 1) / Vec::kTileTokens;
+        int64_t t = 0;
+        for (int64_t i = 0; i < n_tiles; ++i) {  // of nearly equal size
+            const int64_t n_tile = (n_tokens - t) / (n_tiles - i);
             for (int64_t r = 0; r < p_end - p; r += 4) {
                 const int n = rows_from(data, row_bytes, r, p_end - p, rows);
-                tile_of<F32>(n_tile, rows, n, w.cols, x + t * x_stride, x_stride,
-                             out + t * out_stride + p + r, out_stride, add);
+                tile_of<F32, true>(n_tile, rows, n, w.cols, x + t * x_stride, x_stride,
+                                   out + t * out_stride + p + r, out_stride, add);
             }
+            t += n_tile;
         }
     }
 }
