@@ -256,7 +256,8 @@ TOKENIZERS: dict[str, tuple[Pair, str]] = {
     "a token too few": (
         Pair(T + "tokens", raw=array(STRING, [f"t{i}" for i in range(319)])), ""),
     "a token too many": (
-        Pair(T + "tokens", raw=array(STRING, [f"t{i}" for i in range(321)])), "321 pieces"),
+        Pair(T + "tokens", raw=array(STRING, [f"t{i}" for i in range(321)])),
+        "321 pieces and the model embeds 320"),
     "a token twice": (Pair(T + "tokens", raw=array(STRING, ["a"] * 320)), ""),
     "a token that is not UTF-8": (Pair(T + "tokens", raw=array(STRING, [b"\xff"] * 320)), "UTF-8"),
     "scores as strings": (Pair(T + "scores", raw=array(STRING, ["1"] * 320)), "scores"),

@@ -371,6 +371,9 @@ def test_every_storage_is_used(tmp_path: Path) -> None:
 
 
 SHAPES_OF_PICKLES = {
+    "an item from below a mark": b"\x80\x02}" + text("a") + tensor() + b"(su.",
+    "a tuple from below a mark": b"\x80\x02" + table(a=tensor())[2:-1] + text("a") + b"(\x86t.",
+    "an attribute of the table": table(a=tensor())[:-1] + b"}(" + text("x") + b"}ub.",
     "nothing": b"",
     "protocol alone": b"\x80\x02",
     "protocol cut short": b"\x80",
@@ -415,6 +418,13 @@ SHAPES_OF_PICKLES = {
 @pytest.mark.parametrize("what", SHAPES_OF_PICKLES)
 def test_a_pickle_is_one_table_to_its_end(tmp_path: Path, what: str) -> None:
     refusal(tmp_path, SHAPES_OF_PICKLES[what])
+
+
+def test_a_table_may_carry_version_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    data = table(a=tensor())[:-1] + b"}(" + text("_metadata") + b"}ub."
+    path.write_bytes(pth_bytes(data, STORAGE))
+    assert list(read_tensors(open_file(path))) == ["a"]
 
 
 def doubling(value: bytes, times: int) -> bytes:
