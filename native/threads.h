@@ -23,8 +23,8 @@ int n_physical_threads();
 // So a worker that sleeps, or that the system keeps off its core, delays nobody: the others take its
 // share. For the same reason a process that forked may go on using its copy of the pool, whose
 // workers did not come along: the caller does all the work. One caller at a time; the model sees to
-// that. Workers spin for a short while after a job, since the next one is usually
-// microseconds away, and then sleep.
+// that. Workers spin for a short while after a job, since the next one is usually microseconds away,
+// and then sleep. They are not pinned to cores, so that the system can move them off a busy one.
 class ThreadPool {
   public:
     explicit ThreadPool(int n_threads);

@@ -65,7 +65,7 @@ def test_nano_comes_with_the_package() -> None:
 
 
 def test_a_missing_nano_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(hub.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(hub, "_PACKAGE", tmp_path)
     assert "nano is missing from this installation" in str(refused("nano"))
 
 

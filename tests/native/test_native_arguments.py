@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from native_models import batch, config, ints, tensors
 
 from codellama import _native
-from codellama.errors import ConfigError
+from codellama.errors import ConfigError, OutOfMemory
 from codellama.quant.formats import Tensor
+from codellama.runners import load_runner
 from codellama.runners.cpu import CpuRunner
 
 GOOD = batch([(range(20), 0, [0, 1]), ([5], 16, [2, 3])])
@@ -158,3 +160,18 @@ def test_what_the_machine_has() -> None:
     assert _native.simd_levels()[0] == "generic"
     assert _native.n_physical_threads() >= 1
     assert all(isinstance(name, str) for name in _native.cpu_features())
+
+
+def test_runners_are_chosen_by_name() -> None:
+    cfg = config()
+    reader = cast(Any, SimpleNamespace(config=cfg, tensors=lambda: iter(tensors(cfg))))
+    runner = load_runner(reader, max_seq_len=33, n_threads=1)
+    assert isinstance(runner, CpuRunner)
+    assert (runner.n_blocks, runner.block_size, runner.n_threads) == (3, 16, 1)
+    assert load_runner(reader, max_seq_len=33, n_blocks=7, block_size=8).n_blocks == 7
+    with pytest.raises(ConfigError, match="engine 'gpu'"):
+        load_runner(reader, engine=cast(Any, "gpu"), max_seq_len=33)
+    with pytest.raises(ConfigError, match="cuda"):
+        load_runner(reader, max_seq_len=33, device="cuda")
+    with pytest.raises(OutOfMemory, match="tokens"):
+        load_runner(reader, max_seq_len=33, n_blocks=2**30, block_size=2**14)

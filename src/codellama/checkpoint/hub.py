@@ -10,7 +10,6 @@ import difflib
 import fnmatch
 import json
 import re
-from importlib import resources
 from pathlib import Path
 
 from codellama.errors import CheckpointError
@@ -19,6 +18,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._
 _WANTED = ["*.safetensors", "*.json", "tokenizer.model"]
 _UNWANTED = ["*/*"]  # other formats of the same model live in folders of their own
 _TIMEOUT_S = 10
+_PACKAGE = Path(__file__).resolve().parent.parent
 _CHOICES = "nano, a model folder, a .gguf file, or a hub name such as codellama/CodeLlama-7b-hf"
 
 
@@ -53,7 +53,7 @@ def resolve(model: str | Path) -> Path:
 
 
 def _packaged() -> Path:
-    path = Path(str(resources.files("codellama"))) / "nano"
+    path = _PACKAGE / "nano"
     if not (path / "config.json").is_file():
         raise CheckpointError(
             f"nano is missing from this installation: {path} holds no config.json",
