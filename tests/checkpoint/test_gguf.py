@@ -19,6 +19,7 @@ from codellama.checkpoint.gguf_config import config_from_metadata
 from codellama.checkpoint.gguf_header import Header
 from codellama.errors import CheckpointError, ConfigError
 from codellama.model.family import MEMBERS
+from codellama.quant.formats import Format, n_bytes
 from codellama.text.tokenizer import Tokenizer
 from hostile import SMALLEST, contents, outcome, watch
 from hostile_gguf import BOOL, F32, I32, STRING, U32, File, Listed, Pair, array, metadata, model
@@ -186,15 +187,91 @@ def test_blocks_stay_as_they_are(path: Path, dtype: str) -> None:
     )
 
 
-def test_a_mixed_file_names_the_type_that_is_not_read(path: Path) -> None:
-    """What llama.cpp makes of Q4_0 by default: the output matrix is Q6_K."""
-    file = model(tiny_config(dim=256, n_heads=4, head_dim=64, ffn_dim=256))
-    data = bytes(320 * 256 // 256 * 210)
-    put(path, file.with_tensor("output.weight", kind=14, data=data).to_bytes())
+BIG = tiny_config(dim=256, n_heads=4, head_dim=64, ffn_dim=256)
+BLOCK_TYPES = {
+    2: Format.Q4_0, 3: Format.Q4_1, 6: Format.Q5_0, 7: Format.Q5_1, 8: Format.Q8_0,
+    10: Format.Q2_K, 11: Format.Q3_K, 12: Format.Q4_K, 13: Format.Q5_K, 14: Format.Q6_K,
+}  # fmt: skip
+
+
+def mixed(seed: int = 0) -> File:
+    """A model whose matrices take turns in being stored as every format there is."""
+    file, rng = model(BIG), np.random.default_rng(seed)
+    tensors, kinds = [], list(BLOCK_TYPES) * 3
+    for t in file.tensors:
+        if len(t.dims) == 2:
+            kind = kinds[len(tensors) % len(BLOCK_TYPES)]
+            data = rng.integers(0, 256, n_bytes(BLOCK_TYPES[kind], t.dims[::-1]), dtype=np.uint8)
+            t = replace(t, kind=kind, data=data.tobytes())
+        tensors.append(t)
+    return replace(file, tensors=tensors)
+
+
+def test_a_mixed_file_is_read_tensor_by_tensor(path: Path) -> None:
+    reader = read(path, mixed())
+    theirs = {t.name: t for t in gguf.GGUFReader(path).tensors}
+    found = dict(reader.tensors())
+    assert {t.format for t in found.values()} == {Format.F32, *BLOCK_TYPES.values()}
+    for name, ours in [
+        ("layers.0.mlp.down_proj.weight", "blk.0.ffn_down.weight"),
+        ("layers.1.self_attn.v_proj.weight", "blk.1.attn_v.weight"),
+        ("lm_head.weight", "output.weight"),
+    ]:
+        assert found[name].format == theirs[ours].tensor_type.name
+        assert found[name].data.tobytes() == theirs[ours].data.tobytes()
+        assert reader.infos[name].n_bytes == theirs[ours].n_bytes
+
+
+@pytest.mark.parametrize("kind", BLOCK_TYPES)
+def test_rows_of_a_head_are_turned_in_every_format(path: Path, kind: int) -> None:
+    """Turning rows and dequantising them can be done in either order."""
+    file, format = model(BIG), BLOCK_TYPES[kind]
+    rng = np.random.default_rng(kind)
+    data = rng.integers(0, 256, n_bytes(format, (256, 256)), dtype=np.uint8)
+    file = file.with_tensor("blk.1.attn_q.weight", kind=kind, data=data.tobytes())
+    put(path, file.to_bytes())
+    found = dict(checkpoint.open(path).tensors())["layers.1.self_attn.q_proj.weight"]
+    with np.errstate(invalid="ignore"):
+        numbers = gguf.dequantize(data.reshape(256, -1), gguf.GGMLQuantizationType(kind))
+    turned = numbers.reshape(4, 32, 2, 256).swapaxes(1, 2).reshape(256, 256)
+    assert found.format is format
+    assert np.array_equal(found.to_float32(), turned, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", BLOCK_TYPES)
+def test_rows_that_are_no_whole_blocks_are_refused(path: Path, kind: int) -> None:
+    format = BLOCK_TYPES[kind]
+    ffn_dim = format.block_size + 16
+    file = model(tiny_config(dim=256, n_heads=4, head_dim=64, ffn_dim=ffn_dim))
+    put(path, file.with_tensor("blk.0.ffn_down.weight", kind=kind, data=bytes(64)).to_bytes())
     error = outcome(path)
     assert isinstance(error, CheckpointError)
-    assert "'output.weight' is stored as Q6_K, and only F32, F16, BF16, Q8_0, Q4_0" in str(error)
-    assert "--pure" in str(error.hint)
+    assert f"rows of {ffn_dim} numbers" in str(error)
+    assert str(format) in str(error)
+
+
+@pytest.mark.parametrize("kind", BLOCK_TYPES)
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_tensor_one_block_short_or_long_is_refused(path: Path, kind: int, change: int) -> None:
+    format = BLOCK_TYPES[kind]
+    size = n_bytes(format, (256, 256)) + change * max(32, format.block_bytes)
+    file = model(BIG).with_tensor("blk.0.ffn_down.weight", kind=kind, data=bytes(size))
+    put(path, file.to_bytes())
+    error = outcome(path)
+    assert isinstance(error, CheckpointError)
+    assert "overlap" in str(error) or "gap" in str(error)
+
+
+@pytest.mark.parametrize("kind", BLOCK_TYPES)
+@pytest.mark.parametrize("where", ["cut", "grown"])
+def test_a_mixed_file_cut_short_or_grown_is_refused(path: Path, kind: int, where: str) -> None:
+    format = BLOCK_TYPES[kind]
+    data = bytes(n_bytes(format, (320, 256)))
+    raw = model(BIG).with_tensor("output.weight", kind=kind, data=data).to_bytes()
+    put(path, raw[:-40] if where == "cut" else raw + bytes(40))
+    error = outcome(path)
+    assert isinstance(error, CheckpointError)
+    assert "the header promises" in str(error)
 
 
 # --- tokenizer

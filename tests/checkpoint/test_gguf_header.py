@@ -20,6 +20,7 @@ from codellama.checkpoint import gguf_header
 from codellama.checkpoint.files import open_file
 from codellama.checkpoint.gguf_header import Array, Header
 from codellama.errors import CheckpointError, CodeLlamaError, ConfigError
+from codellama.quant.formats import Format
 from hostile import Contents, contents, flipped, outcome, watch
 from hostile_gguf import (
     ARRAY,
@@ -343,13 +344,15 @@ CASES: dict[str, tuple[File, str]] = {
     # tensors: types
     **{f"type {kind.name}": (same_tensors((Q, {"kind": int(kind)})), f"stored as {kind.name}")
        for kind in gguf.GGMLQuantizationType
-       if kind.name not in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "NVFP4", "Q1_0")},
+       if kind.name not in (*Format, "NVFP4", "Q1_0")},
     **{f"tensor type {n}": (same_tensors((Q, {"kind": n})), f"unknown type {n}")
        for n in (4, 5, 31, 99, 2**31, 2**32 - 1)},
     "half of its bytes": (same_tensors((Q, {"kind": 1})), "there should be only zeros"),
     "the other half": (same_tensors((Q, {"kind": 30})), "there should be only zeros"),
-    "a row that is no whole block": (same_tensors((Q, {"kind": 8})), "no whole number of Q8_0"),
-    "a row that is no whole small block": (same_tensors((Q, {"kind": 2})), "whole number of Q4_0"),
+    **{f"a row that is no whole block of {format}": (
+        same_tensors((Q, {"kind": int(gguf.GGMLQuantizationType[format])})),
+        f"no whole number of {format} blocks of {format.block_size}")
+       for format in Format if format.is_quantised},
     # tensors: where they lie
     **{f"at {n}": (same_tensors((Q, {"offset": n})), "no multiple of 32")
        for n in (1, 4, 31, 33, 2**31 - 1, 2**63 - 1, 2**64 - 1)},

@@ -43,10 +43,13 @@ _NUMBERS = {
     _UINT8: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", _FLOAT32: "<f4",
     10: "<u8", 11: "<i8", 12: "<f8",
 }  # fmt: skip
-_FORMATS = {0: Format.F32, 1: Format.F16, 30: Format.BF16, 8: Format.Q8_0, 2: Format.Q4_0}
+_FORMATS = {
+    0: Format.F32, 1: Format.F16, 30: Format.BF16, 8: Format.Q8_0, 2: Format.Q4_0, 3: Format.Q4_1,
+    6: Format.Q5_0, 7: Format.Q5_1, 10: Format.Q2_K, 11: Format.Q3_K, 12: Format.Q4_K,
+    13: Format.Q5_K, 14: Format.Q6_K,
+}  # fmt: skip
 _OTHER_TYPES = {
-    3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K",
-    14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL",
+    9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL",
     21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
     29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
 }  # fmt: skip
@@ -342,8 +345,7 @@ def _entry(where: str, item: _Listed, start: int, alignment: int) -> Entry:
         named = _OTHER_TYPES.get(item.type, f"the unknown type {item.type}")
         raise CheckpointError(
             f"{where} is stored as {named}, and only {', '.join(_FORMATS.values())} are read",
-            hint="take a Q8_0 or F16 file of this model, or make one of a single type with "
-            "llama.cpp: llama-quantize --pure SRC DST Q4_0",
+            hint="take another file of this model, such as Q4_K_M, Q8_0 or F16",
         )
     shape = item.shape
     if 0 in shape:

@@ -1,15 +1,11 @@
-"""The number formats a weight may be stored in, and what their bytes mean.
+"""The number formats a weight may be stored in.
 
 Names and layouts are GGUF's (the `ggml` block formats). A row of a matrix is a whole number of
-blocks, little endian:
+blocks, little endian. F32, F16 and BF16 are one number each; `blocks_32` and `blocks_k` say what
+the bytes of the other formats mean.
 
-    F32, F16, BF16   one number each
-    Q8_0             32 numbers: an F16 scale d, then 32 signed bytes q; a number is d * q
-    Q4_0             32 numbers: an F16 scale d, then 16 bytes; byte j holds number j in its low
-                     nibble and number j + 16 in its high one; a number is d * (nibble - 8)
-
-`quantise` and `dequantise` are the meaning of these formats: every kernel is compared with them,
-and they agree bit for bit with the `gguf` package.
+`quantise` and `dequantise` are the meaning of these formats: every kernel is compared with them.
+Dequantised numbers agree bit for bit with the `gguf` package, and so do quantised blocks of 32.
 """
 
 from __future__ import annotations
@@ -23,9 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codellama.errors import CheckpointError
+from codellama.quant import blocks_32, blocks_k, halves
+from codellama.quant.halves import Bytes, Floats
 
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+__all__ = [
+    "Bytes", "Floats", "Format", "Tensor", "dequantise", "n_bytes", "quantise", "row_bytes",
+]  # fmt: skip
 
 _CHUNK = 1 << 20  # numbers worked on at once, which bounds the temporaries
 
@@ -38,6 +37,14 @@ class Format(StrEnum):
     BF16 = "BF16"
     Q8_0 = "Q8_0"
     Q4_0 = "Q4_0"
+    Q4_1 = "Q4_1"
+    Q5_0 = "Q5_0"
+    Q5_1 = "Q5_1"
+    Q2_K = "Q2_K"
+    Q3_K = "Q3_K"
+    Q4_K = "Q4_K"
+    Q5_K = "Q5_K"
+    Q6_K = "Q6_K"
 
     @property
     def block_size(self) -> int:
@@ -61,6 +68,14 @@ _LAYOUT = {
     Format.BF16: (1, 2),
     Format.Q8_0: (32, 34),
     Format.Q4_0: (32, 18),
+    Format.Q4_1: (32, 20),
+    Format.Q5_0: (32, 22),
+    Format.Q5_1: (32, 24),
+    Format.Q2_K: (256, 84),
+    Format.Q3_K: (256, 110),
+    Format.Q4_K: (256, 144),
+    Format.Q5_K: (256, 176),
+    Format.Q6_K: (256, 210),
 }
 
 
@@ -94,7 +109,8 @@ def n_bytes(format: Format, shape: tuple[int, ...]) -> int:
 def dequantise(format: Format, raw: Bytes) -> Floats:
     """The numbers behind `raw` [..., row_bytes], as float32 [..., n_cols].
 
-    The result may share `raw`'s memory when the format is F32.
+    A scale that is NaN or an infinity spoils the numbers it scales and no others. The result may
+    share `raw`'s memory when the format is F32.
 
     Raises:
         CheckpointError: the last axis of `raw` is not a whole number of blocks.
@@ -110,21 +126,26 @@ def dequantise(format: Format, raw: Bytes) -> Floats:
         numbers = flat.view("<f4").astype(np.float32, copy=False)
         return np.require(numbers, requirements="A").reshape(shape)
     out = np.empty(math.prod(shape), dtype=np.float32)
-    _in_chunks(_DECODERS[format], flat, format.block_bytes, out, format.block_size, format)
+    with np.errstate(invalid="ignore"):  # an infinite scale times zero is NaN, and may be
+        _in_chunks(_DECODERS[format], flat, format.block_bytes, out, format.block_size, format)
     return out.reshape(shape)
 
 
 def quantise(format: Format, x: Floats) -> Bytes:
     """`x` [..., n_cols] rounded to `format`, as bytes [..., row_bytes].
 
-    F16 and BF16 round to nearest, ties to even. Q8_0 divides a block by its largest magnitude over
-    127 and rounds halves away from zero; Q4_0 divides by its largest number (with sign) over -8.
-    NaN and infinities survive in F32, F16 and BF16.
+    F16 and BF16 round to nearest, ties to even, and keep NaN and infinities; the modules of the
+    block formats say how those choose their scales.
 
     Raises:
         CheckpointError: a row is not a whole number of blocks, a number is too large for the
-            format, or a block format is given NaN or an infinity.
+            format, a block format is given NaN or an infinity, or the format is only read.
     """
+    if format is not Format.F32 and format not in _ENCODERS:
+        raise CheckpointError(
+            f"{format} is a format that is read and not written",
+            hint=f"there are {', '.join((Format.F32, *_ENCODERS))}",
+        )
     x = np.asarray(x, dtype=np.float32)
     shape = (*x.shape[:-1], row_bytes(format, x.shape[-1]))
     flat = np.ascontiguousarray(x).reshape(-1)
@@ -191,7 +212,7 @@ class Tensor:
 
 
 def _in_chunks(
-    body: Callable[[NDArray[np.generic]], NDArray[np.generic]],
+    body: Callable[..., NDArray[np.generic]],
     source: NDArray[np.generic],
     source_width: int,
     target: NDArray[np.generic],
@@ -200,97 +221,31 @@ def _in_chunks(
 ) -> None:
     """Runs `body` over groups of blocks [n, width], from `source` into `target`."""
     blocks, results = source.reshape(-1, source_width), target.reshape(-1, target_width)
-    step = _CHUNK // format.block_size
+    step = max(1, _CHUNK // format.block_size)
     for start in range(0, len(blocks), step):
         results[start : start + step] = body(blocks[start : start + step])
 
 
-def _decode_f16(raw: Bytes) -> Floats:
-    return raw.view("<f2").astype(np.float32)
-
-
-def _decode_bf16(raw: Bytes) -> Floats:
-    return (raw.view("<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
-
-
-def _decode_q8_0(blocks: Bytes) -> Floats:
-    scales = blocks[:, :2].copy().view("<f2").astype(np.float32)  # [n, 1]
-    return blocks[:, 2:].view(np.int8).astype(np.float32) * scales
-
-
-def _decode_q4_0(blocks: Bytes) -> Floats:
-    scales = blocks[:, :2].copy().view("<f2").astype(np.float32)  # [n, 1]
-    pairs = blocks[:, 2:]
-    nibbles = np.concatenate([pairs & np.uint8(15), pairs >> np.uint8(4)], axis=1)
-    return scales * (nibbles.astype(np.float32) - np.float32(8))
-
-
-def _encode_f16(x: Floats) -> Bytes:
-    with np.errstate(over="ignore"):
-        halves = x.astype("<f2")
-    if np.any(np.isinf(halves) & np.isfinite(x)):
-        raise _too_large(x, Format.F16)
-    return halves.view(np.uint8)
-
-
-def _encode_bf16(x: Floats) -> Bytes:
-    bits = x.view(np.uint32)
-    is_nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-    # Adding 0x7fff plus the lowest kept bit carries upwards exactly when rounding must go up.
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    quiet = (bits >> np.uint32(16)) | np.uint32(0x40)  # a NaN stays one whatever bits are cut off
-    halves = np.where(is_nan, quiet, rounded).astype("<u2")
-    if np.any(((halves & 0x7FFF) == 0x7F80) & np.isfinite(x)):
-        raise _too_large(x, Format.BF16)
-    return halves.view(np.uint8)
-
-
-def _encode_q8_0(blocks: Floats) -> Bytes:
-    scale, inverse = _scales(np.abs(blocks).max(axis=1, keepdims=True), 127, Format.Q8_0)
-    ratios = blocks * inverse
-    whole = np.trunc(ratios)
-    rounded = whole + np.trunc(2 * (ratios - whole))  # halves away from zero
-    return np.concatenate([scale, rounded.astype(np.int8).view(np.uint8)], axis=1)
-
-
-def _encode_q4_0(blocks: Floats) -> Bytes:
-    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1, keepdims=True), axis=1)
-    scale, inverse = _scales(largest, -8, Format.Q4_0)
-    nibbles = np.trunc(blocks * inverse + np.float32(8.5)).astype(np.uint8).clip(0, 15)
-    return np.concatenate([scale, nibbles[:, :16] | (nibbles[:, 16:] << np.uint8(4))], axis=1)
-
-
-def _scales(largest: Floats, steps: int, format: Format) -> tuple[Bytes, Floats]:
-    """The stored scale [n, 2] of blocks whose extreme is `largest` [n, 1], and its inverse."""
-    if not np.isfinite(largest).all():
-        raise CheckpointError(f"NaN or an infinity cannot be stored as {format}")
-    d = largest / np.float32(steps)
-    with np.errstate(divide="ignore", over="ignore"):
-        inverse = np.float32(1) / d
-        stored = d.astype("<f2")
-    if np.isinf(stored).any():
-        raise _too_large(largest, format)
-    # A scale of zero, or so small that its inverse overflows, is a block of zeros.
-    return stored.view(np.uint8), np.where(np.isfinite(inverse), inverse, np.float32(0))
-
-
-def _too_large(x: Floats, format: Format) -> CheckpointError:
-    peak = float(np.abs(x[np.isfinite(x)]).max())
-    return CheckpointError(
-        f"the number {peak:g} is too large to be stored as {format}",
-        hint="keep F32 or BF16, which reach further",
-    )
-
-
-_DECODERS: dict[Format, Callable[..., Floats]] = {
-    Format.F16: _decode_f16,
-    Format.BF16: _decode_bf16,
-    Format.Q8_0: _decode_q8_0,
-    Format.Q4_0: _decode_q4_0,
+_DECODERS: dict[Format, Callable[[Bytes], Floats]] = {
+    Format.F16: halves.decode_f16,
+    Format.BF16: halves.decode_bf16,
+    Format.Q8_0: blocks_32.decode_q8_0,
+    Format.Q4_0: blocks_32.decode_q4_0,
+    Format.Q4_1: blocks_32.decode_q4_1,
+    Format.Q5_0: blocks_32.decode_q5_0,
+    Format.Q5_1: blocks_32.decode_q5_1,
+    Format.Q2_K: blocks_k.decode_q2_k,
+    Format.Q3_K: blocks_k.decode_q3_k,
+    Format.Q4_K: blocks_k.decode_q4_k,
+    Format.Q5_K: blocks_k.decode_q5_k,
+    Format.Q6_K: blocks_k.decode_q6_k,
 }
-_ENCODERS: dict[Format, Callable[..., Bytes]] = {
-    Format.F16: _encode_f16,
-    Format.BF16: _encode_bf16,
-    Format.Q8_0: _encode_q8_0,
-    Format.Q4_0: _encode_q4_0,
+_ENCODERS: dict[Format, Callable[[Floats], Bytes]] = {
+    Format.F16: halves.encode_f16,
+    Format.BF16: halves.encode_bf16,
+    Format.Q8_0: blocks_32.encode_q8_0,
+    Format.Q4_0: blocks_32.encode_q4_0,
+    Format.Q4_1: blocks_32.encode_q4_1,
+    Format.Q5_0: blocks_32.encode_q5_0,
+    Format.Q5_1: blocks_32.encode_q5_1,
 }
