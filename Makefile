@@ -48,11 +48,12 @@ fix: $(DEV)/installed
 	$(DEV)/bin/ruff format .
 	$(DEV)/bin/ruff check --fix .
 
-# The native core alone, into the source tree, for working on it.
+# The native core alone, into the development environment, for working on it.
 native: $(DEV)/installed
 	$(DEV)/bin/cmake -S . -B build/native -G Ninja -DPython_EXECUTABLE=$(abspath $(DEV))/bin/python
 	$(DEV)/bin/cmake --build build/native
-	$(DEV)/bin/cmake --install build/native --prefix src
+	$(DEV)/bin/cmake --install build/native \
+	  --prefix $$($(DEV)/bin/python -c "import sysconfig; print(sysconfig.get_path('platlib'))")
 
 # The kernels' own tests under address and undefined-behaviour sanitizers, then under thread's.
 check-native: $(DEV)/installed

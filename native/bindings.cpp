@@ -86,11 +86,15 @@ class PyModel {
     void set_tensor(const std::string& name, const std::string& format, int64_t rows, int64_t cols,
                     const AnyArray& data) {
         const std::span<const uint8_t> bytes = numbers<uint8_t>(data, name.c_str());
-        arrays_.push_back(data);
-        model_.weights().set(name, format, rows, cols, bytes);
+        bool is_used;
+        {
+            const nb::gil_scoped_release release;
+            is_used = model_.set_tensor(name, format, rows, cols, bytes);
+        }
+        if (is_used) arrays_.push_back(data);
     }
 
-    void finish() { model_.weights().finish(); }
+    void finish() { model_.finish(); }
 
     NewArray<float> step(const AnyArray& tokens, const AnyArray& positions,
                          const AnyArray& seq_starts, const AnyArray& context_lens,
@@ -233,20 +237,33 @@ NewArray<float> matmul(const AnyArray& x, const std::string& format, int64_t row
     const Format parsed = parse_format(format);
     const int64_t stride = row_bytes(parsed, cols);
     if (rows <= 0 || cols <= 0 || std::ssize(bytes) != rows * stride) {
-        throw std::invalid_argument("data has " + std::to_string(bytes.size()) + " bytes, not " +
-                                    std::to_string(rows) + " rows of " + std::to_string(stride));
+        throw std::invalid_argument("data has " + std::to_string(bytes.size()) +
+                                    " bytes, not " + std::to_string(rows) + " rows of " +
+                                    std::to_string(stride));
     }
     auto out = new_array<float>({static_cast<size_t>(n_tokens), static_cast<size_t>(rows)});
-    if (n_tokens > 0) {
-        const nb::gil_scoped_release release;
+    if (n_tokens == 0) return out;
+    const nb::gil_scoped_release release;
+    const Matrix stored{parsed, rows, cols, stride, bytes.data()};
+    if (is_quantised(parsed)) {
+        PackedMatrix packed(parsed, rows, cols);
+        packed.pack(stored, 0, packed.n_panels());
+        Activations rounded(cols);
+        rounded.arrange(n_tokens, kernels.tile_tokens(n_tokens));
+        for (int64_t t = 0; t < n_tokens; ++t) {
+            kernels.round_row(in.data() + t * cols, cols / kBlock, rounded.row(t));
+        }
+        kernels.multiply_panels(packed, 0, packed.n_panels(), rounded, n_tokens, out.data(), rows,
+                                false);
+    } else {
         Rows padded(cols);
         padded.reserve(n_tokens);
         for (int64_t t = 0; t < n_tokens; ++t) {
             std::copy_n(in.data() + t * cols, cols, padded.row(t));
         }
         std::vector<float> panel(static_cast<size_t>(kPanelRows * (cols + kBlock)));
-        kernels.matmul({parsed, rows, cols, stride, bytes.data()}, 0, rows, padded.row(0),
-                       padded.stride(), n_tokens, out.data(), rows, false, panel.data());
+        kernels.matmul(stored, 0, rows, padded.row(0), padded.stride(), n_tokens, out.data(), rows,
+                       false, panel.data());
     }
     return out;
 }

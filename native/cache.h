@@ -9,7 +9,9 @@ namespace codellama {
 // Zeroed memory straight from the system, which backs a page when it is first touched.
 class Reservation {
   public:
-    explicit Reservation(size_t n_bytes);  // throws std::bad_alloc
+    enum class Pages { small, large };  // large ones where the system has them
+
+    explicit Reservation(size_t n_bytes, Pages pages = Pages::small);  // throws std::bad_alloc
     ~Reservation();
     Reservation(const Reservation&) = delete;
     Reservation& operator=(const Reservation&) = delete;

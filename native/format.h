@@ -6,9 +6,13 @@
 
 namespace codellama {
 
-enum class Format { f32, f16, bf16, q8_0, q4_0 };
+enum class Format {
+    f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k
+};
 
-// Numbers that share a scale, in the formats that have one; also the unit the kernels work in.
+constexpr bool is_quantised(Format format) { return format >= Format::q8_0; }
+
+// Columns that share a scale in the simplest block formats; also the unit the kernels work in.
 constexpr int64_t kBlock = 32;
 
 // A weight as it is stored, row after row, each row a whole number of blocks. The bytes belong to

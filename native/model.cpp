@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "blocks.h"
 #include "simd.h"
 
 namespace codellama {
@@ -17,6 +18,19 @@ constexpr double kWorthwhile = 16384;
 
 // Query rows of one attention part; fewer when many heads share a key/value head.
 constexpr int kPartRows = 32;
+
+bool is_packed(std::initializer_list<const Weight*> weights) {
+    return std::any_of(weights.begin(), weights.end(),
+                       [](const Weight* weight) { return weight->packed != nullptr; });
+}
+
+int64_t rows_of(const Weight& weight) {
+    return weight.packed ? weight.packed->rows() : weight.stored.rows;
+}
+
+int64_t panels_of(const Weight& weight) {
+    return (rows_of(weight) + kPanelRows - 1) / kPanelRows;
+}
 
 const Sizes& checked(const Sizes& sizes, int n_blocks, int block_size, int n_threads) {
     const auto demand = [](bool fine, const std::string& sentence) {
@@ -67,11 +81,11 @@ Model::Model(const Sizes& sizes, int n_blocks, int block_size, int n_threads,
       pool_(n_threads),
       cache_(sizes.n_layers, n_blocks, block_size, sizes.n_kv_heads, sizes.head_dim),
       hidden_(sizes.dim),
-      normed_(sizes.dim),
       qkv_(sizes.q_dim() + 2 * sizes.kv_dim()),
+      up_(sizes.ffn_dim),
+      normed_(sizes.dim),
       attended_(sizes.q_dim()),
       gate_(sizes.ffn_dim),
-      up_(sizes.ffn_dim),
       angles_(sizes.head_dim),
       scratch_(static_cast<size_t>(n_threads)) {
     const int64_t widest = std::max({int64_t{sizes.dim}, sizes.q_dim(), int64_t{sizes.ffn_dim}});
@@ -87,6 +101,19 @@ Model::Model(const Sizes& sizes, int n_blocks, int block_size, int n_threads,
     }
 }
 
+bool Model::set_tensor(const std::string& name, const std::string& format, int64_t rows,
+                       int64_t cols, std::span<const uint8_t> data) {
+    const std::lock_guard lock(busy_);
+    const Weights::Given given = weights_.set(name, format, rows, cols, data);
+    if (given.to_pack != nullptr) {
+        const double work = static_cast<double>(kPanelRows * cols);
+        in_parts(given.to_pack->n_panels(), 1, work, [&](int64_t begin, int64_t end, Scratch&) {
+            given.to_pack->pack(given.stored, begin, end);
+        });
+    }
+    return given.is_used;
+}
+
 void Model::step(const Batch& batch, float* logits) {
     const std::lock_guard lock(busy_);
     if (!weights_.finished()) throw std::invalid_argument("finish() was not called");
@@ -98,35 +125,43 @@ void Model::step(const Batch& batch, float* logits) {
     embed(batch);
     for (int i = 0; i < sizes_.n_layers; ++i) {
         const LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
-        norm(layer.attention_norm, n);
+        norm(layer.attention_norm, n, is_packed({&layer.q, &layer.k, &layer.v}));
         multiply({&layer.q, &layer.k, &layer.v}, normed_, n, qkv_.row(0), qkv_.stride(), false);
         store_keys_and_values(batch, i);
         attend(batch, i);
+        if (layer.o.packed) round(attended_, n);
         multiply({&layer.o}, attended_, n, hidden_.row(0), hidden_.stride(), true);
-        norm(layer.ffn_norm, n);
+        norm(layer.ffn_norm, n, is_packed({&layer.gate, &layer.up}));
         gate_and_up(layer, n);
         multiply({&layer.down}, gate_, n, hidden_.row(0), hidden_.stride(), true);
     }
     const int64_t n_logits = static_cast<int64_t>(batch.logit_rows.size());
     for (int64_t i = 0; i < n_logits; ++i) {
         kernels_.rms_norm(hidden_.row(batch.logit_rows[i]), weights_.final_norm.data(), sizes_.dim,
-                          sizes_.norm_eps, normed_.row(i));
+                          sizes_.norm_eps, normed_.rows.row(i));
     }
+    if (weights_.lm_head.packed) round(normed_, n_logits);
     multiply({&weights_.lm_head}, normed_, n_logits, logits, sizes_.vocab_size, false);
 }
 
 void Model::reserve(const Batch& batch) {
     const int64_t n = batch.n_tokens();
-    for (Rows* rows : {&hidden_, &qkv_, &attended_, &gate_, &up_, &angles_}) rows->reserve(n);
-    normed_.reserve(std::max(n, static_cast<int64_t>(batch.logit_rows.size())));
+    for (Rows* rows : {&hidden_, &qkv_, &up_, &attended_.rows, &gate_.rows, &angles_}) {
+        rows->reserve(n);
+    }
+    normed_.rows.reserve(std::max(n, static_cast<int64_t>(batch.logit_rows.size())));
 }
 
 void Model::embed(const Batch& batch) {
     const Matrix& table = weights_.embedding;
     in_parts(batch.n_tokens(), 1, sizes_.dim, [&](int64_t begin, int64_t end, Scratch&) {
         for (int64_t t = begin; t < end; ++t) {
-            kernels_.dequantise(table.format, table.data + batch.tokens[t] * table.row_bytes,
-                                table.cols, hidden_.row(t));
+            const uint8_t* row = table.data + batch.tokens[t] * table.row_bytes;
+            if (is_quantised(table.format)) {
+                expand_blocks(table.format, row, table.cols, hidden_.row(t));
+            } else {
+                kernels_.widen(table.format, row, table.cols, hidden_.row(t));
+            }
         }
     });
 }
@@ -148,14 +183,29 @@ void Model::find_angles(const Batch& batch) {
     });
 }
 
-// normed = hidden, each row divided by its root mean square, times the weight.
-void Model::norm(const std::vector<float>& weight, int64_t n_tokens) {
+// normed = hidden, each row divided by its root mean square, times the weight; rounded too on demand.
+void Model::norm(const std::vector<float>& weight, int64_t n_tokens, bool round) {
+    if (round) normed_.rounded.arrange(n_tokens, kernels_.tile_tokens(n_tokens));
     in_parts(n_tokens, 1, sizes_.dim, [&](int64_t begin, int64_t end, Scratch&) {
         for (int64_t t = begin; t < end; ++t) {
-            kernels_.rms_norm(hidden_.row(t), weight.data(), sizes_.dim, sizes_.norm_eps,
-                              normed_.row(t));
+            float* row = normed_.rows.row(t);
+            kernels_.rms_norm(hidden_.row(t), weight.data(), sizes_.dim, sizes_.norm_eps, row);
+            if (round) {
+                kernels_.round_row(row, normed_.rounded.n_groups(), normed_.rounded.row(t));
+            }
         }
     });
+}
+
+void Model::round(Input& in, int64_t n_tokens) {
+    in.rounded.arrange(n_tokens, kernels_.tile_tokens(n_tokens));
+    const int64_t n_groups = in.rounded.n_groups();
+    in_parts(n_tokens, 1, static_cast<double>(n_groups * kBlock),
+             [&](int64_t begin, int64_t end, Scratch&) {
+                 for (int64_t t = begin; t < end; ++t) {
+                     kernels_.round_row(in.rows.row(t), n_groups, in.rounded.row(t));
+                 }
+             });
 }
 
 // Turns queries and keys to their positions and puts keys and values where the block tables say.
@@ -217,8 +267,8 @@ void Model::attend(const Batch& batch, int layer) {
             kernels_.attend({
                 .q = qkv_.row(part.first_token) + column,
                 .q_stride = qkv_.stride(),
-                .out = attended_.row(part.first_token) + column,
-                .out_stride = attended_.stride(),
+                .out = attended_.rows.row(part.first_token) + column,
+                .out_stride = attended_.rows.stride(),
                 .n_rows = part.n_rows,
                 .n_heads = part.n_heads,
                 .head_dim = sizes_.head_dim,
@@ -237,38 +287,64 @@ void Model::attend(const Batch& batch, int layer) {
     });
 }
 
-// gate = silu(gate projection) * up projection
+// gate = silu(gate projection) * up projection, rounded too where the next product needs it
 void Model::gate_and_up(const LayerWeights& layer, int64_t n_tokens) {
-    const double work = 2.0 * sizes_.dim * static_cast<double>(n_tokens);
-    in_parts(sizes_.ffn_dim, kPanelRows, work, [&](int64_t begin, int64_t end, Scratch& scratch) {
-        kernels_.matmul(layer.gate, begin, end, normed_.row(0), normed_.stride(), n_tokens,
-                        gate_.row(0), gate_.stride(), false, scratch.panel.data());
-        kernels_.matmul(layer.up, begin, end, normed_.row(0), normed_.stride(), n_tokens,
-                        up_.row(0), up_.stride(), false, scratch.panel.data());
+    const double work = 2.0 * kPanelRows * sizes_.dim * static_cast<double>(n_tokens);
+    const bool round = layer.down.packed != nullptr;
+    if (round) gate_.rounded.arrange(n_tokens, kernels_.tile_tokens(n_tokens));
+    constexpr int64_t kGrain = kBlock / kPanelRows;  // panels whose columns are whole groups
+    in_parts(panels_of(layer.gate), kGrain, work,
+             [&](int64_t first, int64_t last, Scratch& scratch) {
+        const int64_t begin = first * kPanelRows;
+        const int64_t end = std::min(last * kPanelRows, int64_t{sizes_.ffn_dim});
+        multiply_part(layer.gate, first, last, normed_, n_tokens, gate_.rows.row(0),
+                      gate_.rows.stride(), false, scratch);
+        multiply_part(layer.up, first, last, normed_, n_tokens, up_.row(0), up_.stride(), false,
+                      scratch);
         for (int64_t t = 0; t < n_tokens; ++t) {
-            kernels_.silu_multiply(gate_.row(t) + begin, up_.row(t) + begin, end - begin);
+            float* row = gate_.rows.row(t);
+            kernels_.silu_multiply(row + begin, up_.row(t) + begin, end - begin);
+            if (!round) continue;
+            ActivationRow out = gate_.rounded.row(t);
+            out.first += begin / kBlock * out.step;
+            kernels_.round_row(row + begin, (end - begin) / kBlock, out);
         }
     });
 }
 
-void Model::multiply(std::initializer_list<const Matrix*> matrices, Rows& in, int64_t n_tokens,
+void Model::multiply(std::initializer_list<const Weight*> weights, Input& in, int64_t n_tokens,
                      float* out, int64_t out_stride, bool add) {
     if (n_tokens == 0) return;
-    int64_t n_rows = 0;
-    for (const Matrix* matrix : matrices) n_rows += matrix->rows;
-    const double work = static_cast<double>((*matrices.begin())->cols * n_tokens);
-    in_parts(n_rows, kPanelRows, work, [&](int64_t begin, int64_t end, Scratch& scratch) {
-        int64_t top = 0;
-        for (const Matrix* matrix : matrices) {
+    int64_t n_panels = 0;
+    for (const Weight* weight : weights) n_panels += panels_of(*weight);
+    const double work = static_cast<double>(kPanelRows * in.rows.width() * n_tokens);
+    in_parts(n_panels, 1, work, [&](int64_t begin, int64_t end, Scratch& scratch) {
+        int64_t top = 0;  // panels above
+        float* columns = out;
+        for (const Weight* weight : weights) {
             const int64_t first = std::max(begin - top, int64_t{0});
-            const int64_t stop = std::min(end - top, matrix->rows);
+            const int64_t stop = std::min(end - top, panels_of(*weight));
             if (first < stop) {
-                kernels_.matmul(*matrix, first, stop, in.row(0), in.stride(), n_tokens, out + top,
-                                out_stride, add, scratch.panel.data());
+                multiply_part(*weight, first, stop, in, n_tokens, columns, out_stride, add, scratch);
             }
-            top += matrix->rows;
+            top += panels_of(*weight);
+            columns += rows_of(*weight);
         }
     });
+}
+
+void Model::multiply_part(const Weight& weight, int64_t first, int64_t end, Input& in,
+                          int64_t n_tokens, float* out, int64_t out_stride, bool add,
+                          Scratch& scratch) {
+    if (weight.packed) {
+        kernels_.multiply_panels(*weight.packed, first, end, in.rounded, n_tokens, out, out_stride,
+                                 add);
+        return;
+    }
+    const int64_t begin_row = first * kPanelRows;
+    const int64_t end_row = std::min(end * kPanelRows, weight.stored.rows);
+    kernels_.matmul(weight.stored, begin_row, end_row, in.rows.row(0), in.rows.stride(), n_tokens,
+                    out, out_stride, add, scratch.panel.data());
 }
 
 template <class Body>

@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <initializer_list>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "activations.h"
 #include "batch.h"
 #include "cache.h"
 #include "kernels/kernels.h"
@@ -23,7 +25,13 @@ class Model {
     Model(const Sizes& sizes, int n_blocks, int block_size, int n_threads,
           const std::string& simd);
 
-    Weights& weights() { return weights_; }
+    // Gives a tensor its numbers, packing them where the format asks for it. Whether the bytes are used
+    // where they lie, and so must outlive the model. Throws as `Weights::set` does.
+    bool set_tensor(const std::string& name, const std::string& format, int64_t rows, int64_t cols,
+                    std::span<const uint8_t> data);
+
+    // Throws std::invalid_argument, naming them, when tensors are missing.
+    void finish() { weights_.finish(); }
 
     // Stores the batch's keys and values and writes logits [R, vocab_size]. Waits for its turn
     // when another thread is in a step. Throws std::invalid_argument as `check` does, and when
@@ -47,14 +55,28 @@ class Model {
     void embed(const Batch& batch);
     void find_angles(const Batch& batch);
     void plan_attention(const Batch& batch);
-    void norm(const std::vector<float>& weight, int64_t n_tokens);
+    void norm(const std::vector<float>& weight, int64_t n_tokens, bool round);
     void store_keys_and_values(const Batch& batch, int layer);
     void attend(const Batch& batch, int layer);
     void gate_and_up(const LayerWeights& layer, int64_t n_tokens);
 
-    // out = the matrices, one above the other, times the rows of `in`; or out += it.
-    void multiply(std::initializer_list<const Matrix*> matrices, Rows& in, int64_t n_tokens,
+    // What a product reads: rows of floats, and the same rounded to bytes for packed weights.
+    struct Input {
+        explicit Input(int64_t width) : rows(width), rounded(width) {}
+        Rows rows;
+        Activations rounded;
+    };
+
+    // Rounds the first n rows; the products of packed weights read that.
+    void round(Input& in, int64_t n_tokens);
+
+    // out = the weights, one above the other, times the rows of `in`; or out += it.
+    void multiply(std::initializer_list<const Weight*> weights, Input& in, int64_t n_tokens,
                   float* out, int64_t out_stride, bool add);
+
+    // The panels [first, end) of one weight.
+    void multiply_part(const Weight& weight, int64_t first, int64_t end, Input& in, int64_t n_tokens,
+                       float* out, int64_t out_stride, bool add, Scratch& scratch);
 
     // Runs body(begin, end, scratch) over parts of [0, n), multiples of `grain` long, on as many
     // threads as `work` multiply-adds per item are worth.
@@ -70,8 +92,9 @@ class Model {
     std::mutex busy_;
 
     std::vector<float> inverse_frequencies_;  // [head_dim / 2]
-    Rows hidden_, normed_, qkv_, attended_, gate_, up_;
-    Rows angles_;                      // cosines, then sines
+    Rows hidden_, qkv_, up_;
+    Input normed_, attended_, gate_;
+    Rows angles_;                       // cosines, then sines
     std::vector<int32_t> sequence_of_;  // [T]
     std::vector<AttentionPart> parts_;
     double attention_work_ = 0;  // of all parts

@@ -15,7 +15,8 @@ namespace codellama {
 // little keeps rows of a power of two from all falling into the same cache sets.
 class Rows {
   public:
-    explicit Rows(int64_t width) : stride_((width + kBlock - 1) / kBlock * kBlock + 16) {}
+    explicit Rows(int64_t width)
+        : width_(width), stride_((width + kBlock - 1) / kBlock * kBlock + 16) {}
 
     // Makes room for n rows; when it grows, what was there is lost.
     void reserve(int64_t n_rows) {
@@ -30,6 +31,7 @@ class Rows {
     }
 
     float* row(int64_t i) { return data_.get() + i * stride_; }
+    int64_t width() const { return width_; }
     int64_t stride() const { return stride_; }
 
   private:
@@ -37,6 +39,7 @@ class Rows {
         void operator()(float* p) const { std::free(p); }
     };
 
+    int64_t width_;
     int64_t stride_;  // a multiple of 16 floats, so of a cache line
     int64_t n_rows_ = 0;
     std::unique_ptr<float[], Free> data_;

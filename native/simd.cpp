@@ -20,12 +20,15 @@ bool has_avx512() {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
+bool has_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+
 }  // namespace
 
 std::vector<const Kernels*> available_kernels() {
     std::vector<const Kernels*> tables{&generic_kernels};
     if (has_avx2()) tables.push_back(&avx2_kernels);
     if (has_avx512()) tables.push_back(&avx512_kernels);
+    if (has_vnni()) tables.push_back(&avx512vnni_kernels);
     return tables;
 }
 

@@ -1,15 +1,17 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/lanes_avx512.h"
 #include "kernels/vec_avx512.h"
 
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/matmul.h"
+#include "kernels/panels.h"
+#include "kernels/table.h"
 
 namespace codellama {
 
-const Kernels avx512_kernels = {"avx512",        matmul,  dequantise, rms_norm, rotate,
-                                silu_multiply, attend, exp_scaled};
+const Kernels avx512_kernels = table("avx512");
 
 }  // namespace codellama

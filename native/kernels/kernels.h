@@ -8,12 +8,11 @@
 // they define nothing with external linkage but the table itself.
 #pragma once
 
+#include "activations.h"
 #include "format.h"
+#include "packed.h"
 
 namespace codellama {
-
-// Rows that `matmul` expands to float32 at a time when many tokens share them.
-constexpr int kPanelRows = 16;
 
 // Positions whose scores attention holds at once. Counted from position 0, so that the order of
 // summation depends on a token's position only.
@@ -47,14 +46,25 @@ struct AttentionTask {
 struct Kernels {
     const char* name;
 
-    // out[t][r] = sum over k of w[r][k] * x[t][k], or += it, for rows [first, end) of w and n_tokens
-    // rows of x. x is zero from column w.cols to the next multiple of kBlock. `panel` holds kPanelRows
-    // rows of w.cols numbers, rounded up to kBlock.
+    // out[t][r] = sum over k of w[r][k] * x[t][k], or += it, for rows [first, end) of w, in F32, F16 or
+    // BF16, and n_tokens rows of x. x is zero from column w.cols to the next multiple of kBlock. `panel`
+    // holds kPanelRows rows of w.cols numbers, rounded up to kBlock.
     void (*matmul)(const Matrix& w, int64_t first, int64_t end, const float* x, int64_t x_stride,
                    int64_t n_tokens, float* out, int64_t out_stride, bool add, float* panel);
 
-    // The n numbers of a stored row.
-    void (*dequantise)(Format format, const uint8_t* row, int64_t n, float* out);
+    // The same for panels [first, end) of a packed matrix and rounded activations.
+    void (*multiply_panels)(const PackedMatrix& w, int64_t first, int64_t end, const Activations& x,
+                            int64_t n_tokens, float* out, int64_t out_stride, bool add);
+
+    // Tokens to a tile that suit a product of n_tokens tokens.
+    int (*tile_tokens)(int64_t n_tokens);
+
+    // Rounds n_groups groups of 32 numbers to 8 bits. A group that is not all finite has a scale that
+    // is not, so that what it touches is no number either.
+    void (*round_row)(const float* x, int64_t n_groups, ActivationRow out);
+
+    // The n numbers of a stored row in F32, F16 or BF16.
+    void (*widen)(Format format, const uint8_t* row, int64_t n, float* out);
 
     // out = x / sqrt(mean(x^2) + eps) * weight
     void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
@@ -76,6 +86,7 @@ extern const Kernels generic_kernels;
 #if defined(__x86_64__)
 extern const Kernels avx2_kernels;
 extern const Kernels avx512_kernels;
+extern const Kernels avx512vnni_kernels;
 #endif
 
 }  // namespace codellama

@@ -1,8 +1,7 @@
-// Weights times activations, from any format, written over `Vec`.
+// Weights in F32, F16 and BF16 times activations in float32, written over `Vec`.
 //
 // Every sum runs over the columns in order, column k in lane k mod kLanes of one accumulator, and
-// the lanes are added in one fixed tree at the end. Expanding a block to float32 is exact in all
-// formats (a scale has 11 significant bits and a quantised number at most 8), so expanding first
+// the lanes are added in one fixed tree at the end. Widening to float32 is exact, so doing it first
 // and multiplying later gives the same bits as doing both at once.
 #pragma once
 
@@ -11,9 +10,9 @@
 namespace codellama {
 namespace {
 
-constexpr int kVectors = kBlock / Vec::kLanes;  // vectors in a block of 32 numbers
+constexpr int kVectors = kBlock / Vec::kLanes;  // vectors in 32 numbers
 
-// A block of 32 numbers in one of the formats, expanded a vector at a time.
+// 32 numbers in one of the formats, widened a vector at a time.
 struct F32 {
     static constexpr Format kFormat = Format::f32;
     static constexpr int64_t kBytes = 128;
@@ -38,35 +37,6 @@ struct BF16 {
     Vec::F vector(int v) const { return Vec::load_bf16(p + 2 * v * Vec::kLanes); }
 };
 
-struct Q8_0 {
-    static constexpr Format kFormat = Format::q8_0;
-    static constexpr int64_t kBytes = 34;
-    const uint8_t* p;
-    Vec::F scale;
-
-    Q8_0() = default;
-    explicit Q8_0(const uint8_t* block) : p(block), scale(Vec::set1_f16(block)) {}
-
-    Vec::F vector(int v) const {
-        return Vec::mul(Vec::load_bytes(p + 2 + v * Vec::kLanes), scale);
-    }
-};
-
-struct Q4_0 {
-    static constexpr Format kFormat = Format::q4_0;
-    static constexpr int64_t kBytes = 18;
-    const uint8_t* p;
-    Vec::F scale;
-
-    Q4_0() = default;
-    explicit Q4_0(const uint8_t* block) : p(block), scale(Vec::set1_f16(block)) {}
-
-    Vec::F vector(int v) const { return Vec::mul(Vec::load_nibbles(p + 2, v), scale); }
-};
-
-// Whether a row may end within a block, and then the bytes of a number.
-template <class Block>
-constexpr bool kHasOddEnd = Block::kBytes >= 64;
 template <class Block>
 constexpr int64_t kNumberBytes = Block::kBytes / kBlock;
 
@@ -108,17 +78,14 @@ template <class Block, int R, int T>
     for (int64_t b = 0; b < n_blocks; ++b) {
         add_block<Block, R, T>(rows, b * Block::kBytes, x + b * kBlock, x_stride, acc);
     }
-    if constexpr (kHasOddEnd<Block>) {
-        if (n_left != 0) {
-            uint8_t ends[R][Block::kBytes] = {};
-            const uint8_t* end_rows[R];
-            for (int r = 0; r < R; ++r) {
-                std::memcpy(ends[r], rows[r] + n_blocks * Block::kBytes,
-                            n_left * kNumberBytes<Block>);
-                end_rows[r] = ends[r];
-            }
-            add_block<Block, R, T>(end_rows, 0, x + n_blocks * kBlock, x_stride, acc);
+    if (n_left != 0) {
+        uint8_t ends[R][Block::kBytes] = {};
+        const uint8_t* end_rows[R];
+        for (int r = 0; r < R; ++r) {
+            std::memcpy(ends[r], rows[r] + n_blocks * Block::kBytes, n_left * kNumberBytes<Block>);
+            end_rows[r] = ends[r];
         }
+        add_block<Block, R, T>(end_rows, 0, x + n_blocks * kBlock, x_stride, acc);
     }
 }
 
@@ -171,7 +138,7 @@ int rows_from(const uint8_t* data, int64_t row_bytes, int64_t first, int64_t end
 }
 
 template <class Block>
-void dequantise_row(const uint8_t* row, int64_t n, float* out) {
+void widen_row(const uint8_t* row, int64_t n, float* out) {
     int64_t b = 0;
     for (; b < n / kBlock; ++b) {
         const Block block{row + b * Block::kBytes};
@@ -179,17 +146,13 @@ void dequantise_row(const uint8_t* row, int64_t n, float* out) {
             Vec::store(out + b * kBlock + v * Vec::kLanes, block.vector(v));
         }
     }
-    if constexpr (kHasOddEnd<Block>) {
-        if (n % kBlock != 0) {
-            uint8_t end[Block::kBytes] = {};
-            float numbers[kBlock];
-            std::memcpy(end, row + b * Block::kBytes, n % kBlock * kNumberBytes<Block>);
-            const Block block{end};
-            for (int v = 0; v < kVectors; ++v) {
-                Vec::store(numbers + v * Vec::kLanes, block.vector(v));
-            }
-            std::memcpy(out + b * kBlock, numbers, n % kBlock * sizeof(float));
-        }
+    if (n % kBlock != 0) {
+        uint8_t end[Block::kBytes] = {};
+        float numbers[kBlock];
+        std::memcpy(end, row + b * Block::kBytes, n % kBlock * kNumberBytes<Block>);
+        const Block block{end};
+        for (int v = 0; v < kVectors; ++v) Vec::store(numbers + v * Vec::kLanes, block.vector(v));
+        std::memcpy(out + b * kBlock, numbers, n % kBlock * sizeof(float));
     }
 }
 
@@ -212,7 +175,7 @@ void product(const Matrix& w, int64_t first, int64_t end, const float* x, int64_
         int64_t row_bytes = w.row_bytes;
         if constexpr (Block::kFormat != Format::f32) {
             for (int64_t r = p; r < p_end; ++r) {
-                dequantise_row<Block>(w.data + r * w.row_bytes, w.cols,
+                widen_row<Block>(w.data + r * w.row_bytes, w.cols,
                                     panel + (r - p) * panel_stride);
             }
             data = reinterpret_cast<const uint8_t*>(panel);
@@ -234,25 +197,17 @@ void product(const Matrix& w, int64_t first, int64_t end, const float* x, int64_
 
 void matmul(const Matrix& w, int64_t first, int64_t end, const float* x, int64_t x_stride,
             int64_t n_tokens, float* out, int64_t out_stride, bool add, float* panel) {
-    decltype(&product<F32>) body = nullptr;
-    switch (w.format) {
-        case Format::f32: body = product<F32>; break;
-        case Format::f16: body = product<F16>; break;
-        case Format::bf16: body = product<BF16>; break;
-        case Format::q8_0: body = product<Q8_0>; break;
-        case Format::q4_0: body = product<Q4_0>; break;
-    }
+    const auto body = w.format == Format::f32   ? product<F32>
+                      : w.format == Format::f16 ? product<F16>
+                                                : product<BF16>;
     body(w, first, end, x, x_stride, n_tokens, out, out_stride, add, panel);
 }
 
-void dequantise(Format format, const uint8_t* row, int64_t n, float* out) {
-    switch (format) {
-        case Format::f32: return dequantise_row<F32>(row, n, out);
-        case Format::f16: return dequantise_row<F16>(row, n, out);
-        case Format::bf16: return dequantise_row<BF16>(row, n, out);
-        case Format::q8_0: return dequantise_row<Q8_0>(row, n, out);
-        case Format::q4_0: return dequantise_row<Q4_0>(row, n, out);
-    }
+void widen(Format format, const uint8_t* row, int64_t n, float* out) {
+    const auto body = format == Format::f32   ? widen_row<F32>
+                      : format == Format::f16 ? widen_row<F16>
+                                              : widen_row<BF16>;
+    body(row, n, out);
 }
 
 }  // namespace

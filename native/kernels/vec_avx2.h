@@ -50,23 +50,6 @@ struct Vec {
         const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
         return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
     }
-    static F load_bytes(const uint8_t* p) {
-        return widen(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-    }
-    // Vector v of a block of nibbles, each less 8: the low ones of 16 bytes, then the high ones.
-    static F load_nibbles(const uint8_t* p, int v) {
-        const __m128i pairs = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + v % 2 * 8));
-        const __m128i shifted = v < 2 ? pairs : _mm_srli_epi16(pairs, 4);
-        return widen(_mm_sub_epi8(_mm_and_si128(shifted, _mm_set1_epi8(15)), _mm_set1_epi8(8)));
-    }
-    static F set1_f16(const uint8_t* p) {
-        uint16_t bits;
-        std::memcpy(&bits, p, sizeof bits);
-        return _mm256_set1_ps(_cvtsh_ss(bits));
-    }
-
-  private:
-    static F widen(__m128i bytes) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)); }
 };
 
 }  // namespace

@@ -53,26 +53,11 @@ struct Vec {
         const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
         return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
     }
-    static F load_bytes(const uint8_t* p) {
-        return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    }
-    // Vector v of a block of nibbles, each less 8: the low ones of 16 bytes, then the high ones.
-    static F load_nibbles(const uint8_t* p, int v) {
-        const __m128i pairs = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-        const __m128i shifted = v == 0 ? pairs : _mm_srli_epi16(pairs, 4);
-        return widen(_mm_sub_epi8(_mm_and_si128(shifted, _mm_set1_epi8(15)), _mm_set1_epi8(8)));
-    }
-    static F set1_f16(const uint8_t* p) {
-        uint16_t bits;
-        std::memcpy(&bits, p, sizeof bits);
-        return _mm512_set1_ps(_cvtsh_ss(bits));
-    }
 
   private:
     static __m256 fold(F x) {
         return _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
     }
-    static F widen(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
 };
 
 }  // namespace

@@ -39,32 +39,16 @@ struct Vec {
 
     static F load_f16(const uint8_t* p) { return halves(__builtin_convertvector(read<H>(p), U)); }
     static F load_bf16(const uint8_t* p) { return F(__builtin_convertvector(read<H>(p), U) << 16); }
-    static F load_bytes(const uint8_t* p) { return widen(read<B>(p)); }
-    // Vector v of a block of nibbles, each less 8: the low ones of 16 bytes, then the high ones.
-    static F load_nibbles(const uint8_t* p, int v) {
-        const UB pairs = read<UB>(p + v % 4 * 4);
-        return widen(B(v < 4 ? pairs & 15 : pairs >> 4) - 8);
-    }
-    static F set1_f16(const uint8_t* p) {
-        const uint32_t bits = read<uint16_t>(p);
-        return halves(U{bits, bits, bits, bits});
-    }
 
   private:
     typedef uint32_t U __attribute__((vector_size(16)));
-    typedef int32_t I __attribute__((vector_size(16)));
     typedef uint16_t H __attribute__((vector_size(8)));
-    typedef int8_t B __attribute__((vector_size(4)));
-    typedef uint8_t UB __attribute__((vector_size(4)));
 
     template <class T>
     static T read(const void* p) {
         T x;
         std::memcpy(&x, p, sizeof x);
         return x;
-    }
-    static F widen(B bytes) {
-        return __builtin_convertvector(__builtin_convertvector(bytes, I), F);
     }
     // Half precision to single, exactly: the multiplication moves the exponent's bias and makes
     // subnormal halves normal; infinities and NaN need their exponent filled up.

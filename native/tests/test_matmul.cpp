@@ -4,7 +4,10 @@
 #include <cstring>
 #include <memory>
 
+#include "activations.h"
+#include "blocks.h"
 #include "check.h"
+#include "packed.h"
 #include "rows.h"
 #include "simd.h"
 #include "weights.h"
@@ -13,7 +16,9 @@ namespace codellama::test {
 
 namespace {
 
-constexpr Format kFormats[] = {Format::f32, Format::f16, Format::bf16, Format::q8_0, Format::q4_0};
+constexpr Format kScalars[] = {Format::f32, Format::f16, Format::bf16};
+constexpr Format kBlocks[] = {Format::q8_0, Format::q4_0, Format::q4_1, Format::q5_0, Format::q5_1,
+                              Format::q2_k, Format::q3_k, Format::q4_k, Format::q5_k, Format::q6_k};
 
 double half(uint16_t bits) {
     const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
@@ -38,36 +43,39 @@ double number(Format format, const uint8_t* row, int64_t i) {
             const uint32_t bits = uint32_t{read<uint16_t>(row + 2 * i)} << 16;
             return read<float>(reinterpret_cast<const uint8_t*>(&bits));
         }
-        case Format::q8_0: {
-            const uint8_t* block = row + i / 32 * 34;
-            return half(read<uint16_t>(block)) * read<int8_t>(block + 2 + i % 32);
-        }
-        case Format::q4_0: {
-            const uint8_t* block = row + i / 32 * 18;
-            const uint8_t pair = block[2 + i % 16];
-            return half(read<uint16_t>(block)) * ((i % 32 < 16 ? pair & 15 : pair >> 4) - 8);
-        }
+        default: return 0;
     }
-    return 0;
 }
 
 // Random bytes whose numbers are finite and near 1.
 void fill(std::mt19937& random, Format format, uint8_t* data, int64_t n_bytes) {
     for (int64_t i = 0; i < n_bytes; ++i) data[i] = static_cast<uint8_t>(random());
-    const int64_t step = format == Format::f32    ? 4
-                         : format == Format::q8_0 ? 34
-                         : format == Format::q4_0 ? 18
-                                                  : 2;
+    // 0.5 to 2 and their negatives as halves
+    const auto put_half = [&](uint8_t* at) {
+        const uint16_t f16 = static_cast<uint16_t>((random() & 0x83ff) | (14 + random() % 2) << 10);
+        std::memcpy(at, &f16, 2);
+    };
+    if (is_quantised(format)) {
+        const int64_t step = block_layout(format).n_bytes;
+        const int64_t at = format == Format::q2_k   ? 80
+                           : format == Format::q3_k ? 108
+                           : format == Format::q6_k ? 208
+                                                    : 0;
+        for (int64_t i = 0; i < n_bytes; i += step) {
+            put_half(data + i + at);
+            if (block_layout(format).has_low) put_half(data + i + at + 2);
+        }
+        return;
+    }
+    const int64_t step = format == Format::f32 ? 4 : 2;
     for (int64_t i = 0; i + step <= n_bytes; i += step) {
         const float x = static_cast<float>(static_cast<int>(random() % 4001) - 2000) / 1000.0f;
         uint32_t bits;
         std::memcpy(&bits, &x, sizeof bits);
         const uint16_t top = static_cast<uint16_t>(bits >> 16);
-        // 0.5 to 2 and their negatives as halves
-        const uint16_t f16 = static_cast<uint16_t>((random() & 0x83ff) | (14 + random() % 2) << 10);
         if (format == Format::f32) std::memcpy(data + i, &x, 4);
         if (format == Format::bf16) std::memcpy(data + i, &top, 2);
-        if (format != Format::f32 && format != Format::bf16) std::memcpy(data + i, &f16, 2);
+        if (format == Format::f16) put_half(data + i);
     }
 }
 
@@ -106,10 +114,8 @@ void check_product(const Kernels& kernels, std::mt19937& random, Format format, 
 TEST(matmul_is_a_plain_loop) {
     std::mt19937 random(1);
     for (const Kernels* kernels : available_kernels()) {
-        for (const Format format : kFormats) {
-            const bool in_blocks = format == Format::q8_0 || format == Format::q4_0;
+        for (const Format format : kScalars) {
             for (const int64_t cols : {1, 31, 32, 33, 96, 160, 193}) {
-                if (in_blocks && cols % kBlock != 0) continue;
                 for (const int64_t rows : {1, 5, 31, 33}) {
                     for (const int64_t n_tokens : {1, 2, 3, 6, 7, 31, 33}) {
                         check_product(*kernels, random, format, rows, cols, n_tokens, 0);
@@ -122,16 +128,67 @@ TEST(matmul_is_a_plain_loop) {
     }
 }
 
-TEST(rows_are_expanded_exactly) {
+// A packed product at one shape, from panel `first` on, added to what is there: rounded activations
+// times expanded blocks.
+void check_packed(const Kernels& kernels, std::mt19937& random, Format format, int64_t rows,
+                  int64_t cols, int64_t n_tokens, int64_t first) {
+    const int64_t stride = row_bytes(format, cols);
+    const std::unique_ptr<uint8_t[]> memory(new uint8_t[static_cast<size_t>(rows * stride)]);
+    fill(random, format, memory.get(), rows * stride);
+    PackedMatrix packed(format, rows, cols);
+    packed.pack({format, rows, cols, stride, memory.get()}, 0, packed.n_panels());
+    Activations x(cols);
+    x.arrange(n_tokens, kernels.tile_tokens(n_tokens));
+    for (int64_t t = 0; t < n_tokens; ++t) {
+        const std::vector<float> values = normal(random, static_cast<size_t>(cols));
+        kernels.round_row(values.data(), cols / kBlock, x.row(t));
+    }
+    std::vector<float> out(static_cast<size_t>(n_tokens * rows), 0.5f);
+    kernels.multiply_panels(packed, first, packed.n_panels(), x, n_tokens, out.data(), rows, true);
+    std::vector<float> wide(static_cast<size_t>(cols));
+    for (int64_t r = 0; r < rows; ++r) {
+        expand_blocks(format, memory.get() + r * stride, cols, wide.data());
+        for (int64_t t = 0; t < n_tokens; ++t) {
+            const ActivationRow row = x.row(t);
+            double want = 0.5, size = 0.5;
+            for (int64_t k = 0; k < cols && r >= first * kPanelRows; ++k) {
+                const ActivationGroup& group = row.first[k / kBlock * row.step];
+                const double term = double{wide[static_cast<size_t>(k)]} * group.scale *
+                                    group.codes[k % kBlock];
+                want += term;
+                // Codes cancel against their zero or low, whose sizes bound the rounding.
+                size += 256 * std::abs(double{group.scale} * group.codes[k % kBlock]);
+            }
+            CHECK(std::abs(out[static_cast<size_t>(t * rows + r)] - want) <= 1e-6 * size);
+        }
+    }
+}
+
+TEST(packed_products_are_a_plain_loop) {
+    std::mt19937 random(3);
+    for (const Kernels* kernels : available_kernels()) {
+        for (const Format format : kBlocks) {
+            const int64_t block = block_layout(format).n_numbers;
+            for (const int64_t rows : {1, 16, 33}) {
+                for (const int64_t n_tokens : {1, 2, 3, 5, 9, 13}) {
+                    check_packed(*kernels, random, format, rows, 3 * block, n_tokens, 0);
+                }
+            }
+            check_packed(*kernels, random, format, 50, block, 31, 2);
+        }
+    }
+}
+
+TEST(numbers_are_widened_exactly) {
     std::mt19937 random(2);
     for (const Kernels* kernels : available_kernels()) {
-        for (const Format format : kFormats) {
-            const int64_t n = format == Format::q8_0 || format == Format::q4_0 ? 96 : 77;
+        for (const Format format : kScalars) {
+            const int64_t n = 77;
             const int64_t n_bytes = row_bytes(format, n);
             const std::unique_ptr<uint8_t[]> row(new uint8_t[static_cast<size_t>(n_bytes)]);
             fill(random, format, row.get(), n_bytes);
             const std::unique_ptr<float[]> out(new float[static_cast<size_t>(n)]);
-            kernels->dequantise(format, row.get(), n, out.get());
+            kernels->widen(format, row.get(), n, out.get());
             for (int64_t i = 0; i < n; ++i) {
                 CHECK(double{out[static_cast<size_t>(i)]} == number(format, row.get(), i));
             }

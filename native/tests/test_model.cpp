@@ -35,14 +35,14 @@ struct RandomModel {
             add(p + "mlp.down_proj", dim, kSizes.ffn_dim);
         }
         add("norm", 1, dim);
-        model.weights().finish();
+        model.finish();
     }
 
     void add(const std::string& name, int64_t rows, int64_t cols) {
         numbers.push_back(normal(random, static_cast<size_t>(rows * cols)));
         for (float& x : numbers.back()) x = rows == 1 ? 1 + 0.1f * x : 0.1f * x;
         const std::vector<float>& x = numbers.back();
-        model.weights().set(name + ".weight", "F32", rows, cols,
+        model.set_tensor(name + ".weight", "F32", rows, cols,
                             {reinterpret_cast<const uint8_t*>(x.data()), 4 * x.size()});
     }
 

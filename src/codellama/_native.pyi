@@ -18,8 +18,8 @@ _Seeds = NDArray[np.uint64]
 class Model:
     """Weights, paged key/value cache and threads of one model.
 
-    `simd` is "auto", "generic", "avx2" or "avx512"; kernels the CPU lacks are a ValueError. The
-    cache is reserved, not touched: memory that cannot be reserved is a MemoryError.
+    `simd` is "auto", "generic", "avx2", "avx512" or "avx512vnni"; kernels the CPU lacks are a
+    ValueError. The cache is reserved, not touched: memory that cannot be reserved is a MemoryError.
 
     A process that forks outside a step may go on using the model; its steps then run on one thread.
     """
@@ -44,7 +44,9 @@ class Model:
     def set_tensor(self, name: str, format: str, rows: int, cols: int, data: _Bytes) -> None:
         """Gives a tensor its stored bytes; vectors have one row.
 
-        A matrix is used where it lies, at any alignment, and the array is kept alive.
+        A matrix in a block format is packed for multiplication, which takes all threads for a
+        moment; one in F32, F16 or BF16, and an embedding, is used where it lies, at any alignment,
+        and the array is kept alive.
         """
 
     def finish(self) -> None:
@@ -116,7 +118,8 @@ def top_logprobs(logits: _Floats, k: int) -> tuple[_Ints, _Floats]:
 def matmul(x: _Floats, format: str, rows: int, data: _Bytes, simd: str = "auto") -> _Floats:
     """x [T, cols] times a stored matrix [rows, cols], transposed: [T, rows], on one thread.
 
-    What the kernels compute inside a step, for tests and benchmarks.
+    What the kernels compute inside a step, for tests and benchmarks. Where the format is a block
+    format, x is rounded to 8 bits in groups of 32 first.
     """
 
 def cpu_features() -> list[str]:

@@ -14,6 +14,20 @@ from codellama.runners import Batch
 
 Tensors = list[tuple[str, Tensor]]
 
+# Where a block's halves are: its scale, and its least number or minimum where it has one.
+HALVES = {
+    Format.Q8_0: (0,),
+    Format.Q4_0: (0,),
+    Format.Q4_1: (0, 2),
+    Format.Q5_0: (0,),
+    Format.Q5_1: (0, 2),
+    Format.Q2_K: (80, 82),
+    Format.Q3_K: (108,),
+    Format.Q4_K: (0, 2),
+    Format.Q5_K: (0, 2),
+    Format.Q6_K: (208,),
+}
+
 SHAPES = {
     "grouped": dict(dim=96, n_heads=6, n_kv_heads=2, head_dim=16, ffn_dim=160, vocab_size=101),
     "odd": dict(
@@ -34,6 +48,7 @@ SHAPES = {
         vocab_size=300,
         tie_embeddings=True,
     ),
+    "blocks": dict(dim=256, n_heads=4, n_kv_heads=2, head_dim=64, ffn_dim=512, vocab_size=256),
     "wide": dict(dim=128, n_heads=80, n_kv_heads=1, head_dim=2, ffn_dim=64, vocab_size=64),
 }
 
@@ -57,6 +72,20 @@ def tensors(cfg: ModelConfig, format: Format = Format.F32, seed: int = 0) -> Ten
             )
         )
     return made
+
+
+def stored(
+    rng: np.random.Generator, format: Format, shape: tuple[int, int], size: float = 1.0
+) -> Tensor:
+    """A matrix of random blocks: any codes, and halves up to `size`; normal numbers otherwise."""
+    if not format.is_quantised:
+        return Tensor.from_float32((size * rng.normal(size=shape)).astype(np.float32), format)
+    n_blocks = shape[0] * shape[1] // format.block_size
+    raw = rng.integers(0, 256, (n_blocks, format.block_bytes), np.uint8)
+    for at in HALVES[format]:
+        halves = rng.uniform(-size, size, (n_blocks, 1)).astype(np.float16)
+        raw[:, at : at + 2] = halves.view(np.uint8)
+    return Tensor(format, shape, raw.reshape(-1))
 
 
 def dequantised(given: Tensors) -> Tensors:

@@ -25,10 +25,11 @@ except ImportError as error:
 class CpuRunner:
     """Runs the native core over flat batches with a paged key/value cache in float32.
 
-    Matrices stay in their stored format and, where they are memory-mapped, in their file.
-    `n_threads` None takes one per physical core; `simd` "auto" the fastest kernels of this CPU,
-    and CODELLAMA_SIMD (generic, avx2 or avx512) forces others when debugging. A row of logits has
-    the same bits whatever else is in the batch.
+    Matrices in F32, F16 and BF16 are multiplied as they are, by activations in float32. Those in a
+    block format are laid out anew without loss, and multiplied by activations rounded to 8 bits in
+    groups of 32. `n_threads` None takes one per physical core; `simd` "auto" the fastest kernels of
+    this CPU, and CODELLAMA_SIMD (generic, avx2, avx512 or avx512vnni) forces others when debugging.
+    A row of logits has the same bits whatever else is in the batch.
 
     Raises:
         ConfigError: a setting is out of range, or this CPU lacks the kernels asked for.
@@ -83,7 +84,7 @@ class CpuRunner:
 
     @property
     def simd(self) -> str:
-        """The kernels in use: generic, avx2 or avx512."""
+        """The kernels in use: generic, avx2, avx512 or avx512vnni."""
         return self._model.simd
 
     @property
