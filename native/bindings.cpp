@@ -78,10 +78,10 @@ class PyModel {
   public:
     PyModel(int dim, int n_layers, int n_heads, int n_kv_heads, int head_dim, int ffn_dim,
             int vocab_size, float norm_eps, double rope_theta, bool tie_embeddings, int n_blocks,
-            int block_size, int n_threads, const std::string& simd)
+            int block_size, int n_threads, const std::string& simd, const std::string& kv_cache)
         : model_({dim, n_layers, n_heads, n_kv_heads, head_dim, ffn_dim, vocab_size, norm_eps,
                   rope_theta, tie_embeddings},
-                 n_blocks, block_size, n_threads, simd) {}
+                 parse_cache_format(kv_cache), n_blocks, block_size, n_threads, simd) {}
 
     void set_tensor(const std::string& name, const std::string& format, int64_t rows, int64_t cols,
                     const AnyArray& data) {
@@ -283,11 +283,11 @@ NB_MODULE(_native, m) {
 
     nb::class_<PyModel>(m, "Model")
         .def(nb::init<int, int, int, int, int, int, int, float, double, bool, int, int, int,
-                      const std::string&>(),
+                      const std::string&, const std::string&>(),
              "dim"_a, "n_layers"_a, "n_heads"_a, "n_kv_heads"_a, "head_dim"_a, "ffn_dim"_a,
              "vocab_size"_a, "norm_eps"_a, "rope_theta"_a, "tie_embeddings"_a, "n_blocks"_a,
              "block_size"_a, "n_threads"_a, "simd"_a = "auto",
-             nb::call_guard<nb::gil_scoped_release>())
+             "kv_cache"_a = "F32", nb::call_guard<nb::gil_scoped_release>())
         .def("set_tensor", &PyModel::set_tensor, "name"_a, "format"_a, "rows"_a, "cols"_a,
              "data"_a)
         .def("finish", &PyModel::finish)

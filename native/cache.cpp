@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <new>
+#include <stdexcept>
 
 namespace codellama {
 
@@ -22,5 +23,13 @@ Reservation::Reservation(size_t n_bytes, Pages pages) : n_bytes_(n_bytes) {
 }
 
 Reservation::~Reservation() { munmap(data_, n_bytes_); }
+
+CacheFormat parse_cache_format(const std::string& name) {
+    if (name == "F32") return CacheFormat::f32;
+    if (name == "F16") return CacheFormat::f16;
+    if (name == "Q8_0") return CacheFormat::q8_0;
+    throw std::invalid_argument("keys and values cannot be kept as \"" + name +
+                                "\", only as F32, F16 or Q8_0");
+}
 
 }  // namespace codellama

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace codellama {
 
@@ -23,51 +24,64 @@ class Reservation {
     size_t n_bytes_;
 };
 
-// Keys and values of every layer in numbered blocks of `block_size` positions. Within a block and a
-// head, keys are stored [head_dim][block_size] and values [block_size][value_stride], which is how
-// attention reads them.
-template <class Number>
+// How keys and values are kept: as they are, as halves, or rounded to 8 bits with a scale for each
+// position of a head.
+enum class CacheFormat { f32, f16, q8_0 };
+
+// Throws std::invalid_argument when there is no such format.
+CacheFormat parse_cache_format(const std::string& name);
+
+// One head of one block, in bytes. Keys are stored [head_dim][block_size], so that a vector holds
+// neighbouring positions, values [block_size][value_stride], and behind each, at 8 bits, the scales of
+// its positions as floats.
+struct CacheLayout {
+    CacheFormat format;
+    int block_size, head_dim;
+
+    int64_t number() const {
+        return format == CacheFormat::f32 ? 4 : format == CacheFormat::f16 ? 2 : 1;
+    }
+    int64_t value_stride() const { return (head_dim + 15) / 16 * 16; }  // numbers
+    int64_t key_scales() const { return number() * head_dim * block_size; }
+    int64_t value_scales() const { return number() * value_stride() * block_size; }
+    int64_t keys() const { return key_scales() + scales(); }
+    int64_t values() const { return value_scales() + scales(); }
+
+  private:
+    int64_t scales() const { return format == CacheFormat::q8_0 ? int64_t{4} * block_size : 0; }
+};
+
+// Keys and values of every layer in numbered blocks.
 class PagedCache {
   public:
-    PagedCache(int n_layers, int n_blocks, int block_size, int n_heads, int head_dim)
-        : block_size_(block_size),
-          n_heads_(n_heads),
-          head_dim_(head_dim),
-          value_stride_((head_dim + 15) / 16 * 16),
-          key_layer_(n_blocks * key_block()),
-          value_layer_(n_blocks * value_block()),
-          // Attention reads whole vectors, so the last block's keys may be overrun by one.
-          keys_(bytes(n_layers * key_layer_)),
-          values_(bytes(n_layers * value_layer_)) {}
+    PagedCache(const CacheLayout& layout, int n_layers, int n_blocks, int n_heads)
+        : layout_(layout),
+          key_block_(n_heads * layout.keys()),
+          value_block_(n_heads * layout.values()),
+          n_blocks_(n_blocks),
+          keys_(bytes(n_layers * n_blocks_ * key_block_)),
+          values_(bytes(n_layers * n_blocks_ * value_block_)) {}
 
-    int64_t value_stride() const { return value_stride_; }
-    int64_t key_block() const { return int64_t{n_heads_} * head_dim_ * block_size_; }
-    int64_t value_block() const { return n_heads_ * value_stride_ * block_size_; }
+    const CacheLayout& layout() const { return layout_; }
+    int64_t key_block() const { return key_block_; }  // bytes from one block to the next
+    int64_t value_block() const { return value_block_; }
 
     // A head in block 0 of a layer.
-    Number* keys(int layer, int head) {
-        return static_cast<Number*>(keys_.data()) + layer * key_layer_ +
-               int64_t{head} * head_dim_ * block_size_;
+    uint8_t* keys(int layer, int head) {
+        return static_cast<uint8_t*>(keys_.data()) + layer * n_blocks_ * key_block_ +
+               head * layout_.keys();
     }
-    Number* values(int layer, int head) {
-        return static_cast<Number*>(values_.data()) + layer * value_layer_ +
-               head * value_stride_ * block_size_;
-    }
-
-    // Stores one head's key and value at a position of a block.
-    void store(int layer, int head, int block, int offset, const float* key, const float* value) {
-        Number* k = keys(layer, head) + block * key_block() + offset;
-        Number* v = values(layer, head) + block * value_block() + offset * value_stride_;
-        for (int d = 0; d < head_dim_; ++d) k[int64_t{d} * block_size_] = static_cast<Number>(key[d]);
-        for (int d = 0; d < head_dim_; ++d) v[d] = static_cast<Number>(value[d]);
+    uint8_t* values(int layer, int head) {
+        return static_cast<uint8_t*>(values_.data()) + layer * n_blocks_ * value_block_ +
+               head * layout_.values();
     }
 
   private:
-    static size_t bytes(int64_t n) { return (static_cast<size_t>(n) + 32) * sizeof(Number); }
+    // Attention reads whole vectors, so the last block may be overrun by one.
+    static size_t bytes(int64_t n) { return static_cast<size_t>(n) + 128; }
 
-    int block_size_, n_heads_, head_dim_;
-    int64_t value_stride_;
-    int64_t key_layer_, value_layer_;
+    CacheLayout layout_;
+    int64_t key_block_, value_block_, n_blocks_;
     Reservation keys_, values_;
 };
 

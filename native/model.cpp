@@ -12,9 +12,10 @@ namespace codellama {
 
 namespace {
 
-// Multiply-adds that are worth handing to another thread: a microsecond or so, several times what
-// it costs to tell it.
+// Multiply-adds of floats that are worth handing to another thread: a microsecond or so, several
+// times what it costs to tell it. Those of bytes take less.
 constexpr double kWorthwhile = 16384;
+constexpr double kBytesWork = 1.0 / 8;
 
 // Query rows of one attention part; fewer when many heads share a key/value head.
 constexpr int kPartRows = 32;
@@ -30,6 +31,13 @@ int64_t rows_of(const Weight& weight) {
 
 int64_t panels_of(const Weight& weight) {
     return (rows_of(weight) + kPanelRows - 1) / kPanelRows;
+}
+
+// Of one panel.
+double work_of(const Weight& weight, int64_t n_tokens) {
+    const int64_t cols = weight.packed ? weight.packed->n_groups() * kBlock : weight.stored.cols;
+    const double products = static_cast<double>(kPanelRows * cols * n_tokens);
+    return weight.packed ? products * kBytesWork : products;
 }
 
 const Sizes& checked(const Sizes& sizes, int n_blocks, int block_size, int n_threads) {
@@ -71,7 +79,7 @@ const Sizes& checked(const Sizes& sizes, int n_blocks, int block_size, int n_thr
 
 }  // namespace
 
-Model::Model(const Sizes& sizes, int n_blocks, int block_size, int n_threads,
+Model::Model(const Sizes& sizes, CacheFormat cache, int n_blocks, int block_size, int n_threads,
              const std::string& simd)
     : sizes_(checked(sizes, n_blocks, block_size, n_threads)),
       n_blocks_(n_blocks),
@@ -79,7 +87,7 @@ Model::Model(const Sizes& sizes, int n_blocks, int block_size, int n_threads,
       kernels_(choose_kernels(simd)),
       weights_(sizes),
       pool_(n_threads),
-      cache_(sizes.n_layers, n_blocks, block_size, sizes.n_kv_heads, sizes.head_dim),
+      cache_({cache, block_size, sizes.head_dim}, sizes.n_layers, n_blocks, sizes.n_kv_heads),
       hidden_(sizes.dim),
       qkv_(sizes.q_dim() + 2 * sizes.kv_dim()),
       up_(sizes.ffn_dim),
@@ -91,7 +99,8 @@ Model::Model(const Sizes& sizes, int n_blocks, int block_size, int n_threads,
     const int64_t widest = std::max({int64_t{sizes.dim}, sizes.q_dim(), int64_t{sizes.ffn_dim}});
     for (Scratch& scratch : scratch_) {
         scratch.panel.resize(static_cast<size_t>(kPanelRows * (widest + kBlock)));
-        scratch.attention.resize(static_cast<size_t>(kMaxQueries * (2 * cache_.value_stride() + 16)));
+        const int64_t width = cache_.layout().value_stride();
+        scratch.attention.resize(static_cast<size_t>(kMaxQueries * (2 * width + 16)));
     }
     for (int i = 0; i < sizes.head_dim; i += 2) {
         // Rounded where the published implementation rounds: see `find_angles`.
@@ -225,7 +234,9 @@ void Model::store_keys_and_values(const Batch& batch, int layer) {
             const int block = batch.table(sequence_of_[t])[position / block_size_];
             for (int h = 0; h < sizes_.n_kv_heads; ++h) {
                 const int64_t at = int64_t{h} * head_dim;
-                cache_.store(layer, h, block, position % block_size_, k + at, v + at);
+                kernels_.store_head(cache_.layout(), position % block_size_, k + at, v + at,
+                                    cache_.keys(layer, h) + block * cache_.key_block(),
+                                    cache_.values(layer, h) + block * cache_.value_block());
             }
         }
     });
@@ -271,16 +282,14 @@ void Model::attend(const Batch& batch, int layer) {
                 .out_stride = attended_.rows.stride(),
                 .n_rows = part.n_rows,
                 .n_heads = part.n_heads,
-                .head_dim = sizes_.head_dim,
                 .first_position = batch.positions[part.first_token],
                 .scale = 1.0f / std::sqrt(static_cast<float>(sizes_.head_dim)),
                 .block_table = batch.table(part.sequence),
-                .block_size = block_size_,
+                .cache = cache_.layout(),
                 .keys = cache_.keys(layer, part.kv_head),
                 .values = cache_.values(layer, part.kv_head),
                 .key_block_stride = cache_.key_block(),
                 .value_block_stride = cache_.value_block(),
-                .value_stride = cache_.value_stride(),
                 .scratch = scratch.attention.data(),
             });
         }
@@ -289,7 +298,7 @@ void Model::attend(const Batch& batch, int layer) {
 
 // gate = silu(gate projection) * up projection, rounded too where the next product needs it
 void Model::gate_and_up(const LayerWeights& layer, int64_t n_tokens) {
-    const double work = 2.0 * kPanelRows * sizes_.dim * static_cast<double>(n_tokens);
+    const double work = 2.0 * work_of(layer.gate, n_tokens);
     const bool round = layer.down.packed != nullptr;
     if (round) gate_.rounded.arrange(n_tokens, kernels_.tile_tokens(n_tokens));
     constexpr int64_t kGrain = kBlock / kPanelRows;  // panels whose columns are whole groups
@@ -317,7 +326,7 @@ void Model::multiply(std::initializer_list<const Weight*> weights, Input& in, in
     if (n_tokens == 0) return;
     int64_t n_panels = 0;
     for (const Weight* weight : weights) n_panels += panels_of(*weight);
-    const double work = static_cast<double>(kPanelRows * in.rows.width() * n_tokens);
+    const double work = work_of(**weights.begin(), n_tokens);
     in_parts(n_panels, 1, work, [&](int64_t begin, int64_t end, Scratch& scratch) {
         int64_t top = 0;  // panels above
         float* columns = out;

@@ -22,7 +22,7 @@ namespace codellama {
 class Model {
   public:
     // Throws std::invalid_argument for sizes that are out of range or contradict each other.
-    Model(const Sizes& sizes, int n_blocks, int block_size, int n_threads,
+    Model(const Sizes& sizes, CacheFormat cache, int n_blocks, int block_size, int n_threads,
           const std::string& simd);
 
     // Gives a tensor its numbers, packing them where the format asks for it. Whether the bytes are used
@@ -88,7 +88,7 @@ class Model {
     const Kernels& kernels_;
     Weights weights_;
     ThreadPool pool_;
-    PagedCache<float> cache_;
+    PagedCache cache_;
     std::mutex busy_;
 
     std::vector<float> inverse_frequencies_;  // [head_dim / 2]

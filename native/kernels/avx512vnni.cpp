@@ -6,6 +6,7 @@
 #include "kernels/vec_avx512.h"
 
 #include "kernels/attention.h"
+#include "kernels/cached.h"
 #include "kernels/elementwise.h"
 #include "kernels/matmul.h"
 #include "kernels/panels.h"

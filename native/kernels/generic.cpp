@@ -5,6 +5,7 @@
 #include "kernels/vec_generic.h"
 
 #include "kernels/attention.h"
+#include "kernels/cached.h"
 #include "kernels/elementwise.h"
 #include "kernels/matmul.h"
 #include "kernels/panels.h"

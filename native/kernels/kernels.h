@@ -9,6 +9,7 @@
 #pragma once
 
 #include "activations.h"
+#include "cache.h"
 #include "format.h"
 #include "packed.h"
 
@@ -30,17 +31,15 @@ struct AttentionTask {
     int64_t out_stride;
     int n_rows;
     int n_heads;        // that share the key/value head; n_rows * n_heads <= kMaxQueries
-    int head_dim;
     int first_position; // of the first row; row i attends to positions 0..first_position + i
     float scale;
     const int32_t* block_table;
-    int block_size;
-    const float* keys;    // this head in block 0: [head_dim][block_size]
-    const float* values;  // this head in block 0: [block_size][value_stride]
-    int64_t key_block_stride;    // floats from one block to the next
+    CacheLayout cache;
+    const uint8_t* keys;    // this head in block 0
+    const uint8_t* values;
+    int64_t key_block_stride;    // bytes from one block to the next
     int64_t value_block_stride;
-    int64_t value_stride;  // head_dim rounded up to 16
-    float* scratch;        // kMaxQueries * (2 * value_stride + 16) floats
+    float* scratch;  // kMaxQueries * (2 * cache.value_stride() + 16) floats
 };
 
 struct Kernels {
@@ -77,6 +76,10 @@ struct Kernels {
     void (*silu_multiply)(float* gate, const float* up, int64_t n);
 
     void (*attend)(const AttentionTask& task);
+
+    // Stores one head's key and value at a position of a block, whose keys and values are given.
+    void (*store_head)(const CacheLayout& cache, int offset, const float* key, const float* value,
+                       uint8_t* keys, uint8_t* values);
 
     // out = exp((x - shift) / temperature)
     void (*exp_scaled)(const float* x, int64_t n, float shift, float temperature, float* out);

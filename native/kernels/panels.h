@@ -92,6 +92,7 @@ struct Tile {
     }
 
     void run(const uint8_t* panel, int64_t n_groups, const ActivationGroup* x) {
+#pragma GCC unroll 16
         for (int t = 0; t < T; ++t) sums[t] = Lanes::zero();
         for (int64_t g = 0; g < n_groups; g += kPanel.n_groups) {
             const Lanes::Floats d = Lanes::halves(panel);

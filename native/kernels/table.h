@@ -18,6 +18,7 @@ constexpr Kernels table(const char* name) {
         .rotate = rotate,
         .silu_multiply = silu_multiply,
         .attend = attend,
+        .store_head = store_head,
         .exp_scaled = exp_scaled,
     };
 }

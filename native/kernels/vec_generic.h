@@ -38,17 +38,44 @@ struct Vec {
     }
 
     static F load_f16(const uint8_t* p) { return halves(__builtin_convertvector(read<H>(p), U)); }
+    static F load_bytes(const uint8_t* p) {
+        return __builtin_convertvector(__builtin_convertvector(read<B>(p), I), F);
+    }
+    static void store_f16(uint16_t* p, F x) {
+        for (int i = 0; i < 4; ++i) p[i] = half(x[i]);
+    }
     static F load_bf16(const uint8_t* p) { return F(__builtin_convertvector(read<H>(p), U) << 16); }
 
   private:
     typedef uint32_t U __attribute__((vector_size(16)));
+    typedef int32_t I __attribute__((vector_size(16)));
     typedef uint16_t H __attribute__((vector_size(8)));
+    typedef int8_t B __attribute__((vector_size(4)));
 
     template <class T>
     static T read(const void* p) {
         T x;
         std::memcpy(&x, p, sizeof x);
         return x;
+    }
+    // Single precision to half, to nearest, ties to even: adding a number whose unit in the last place
+    // is that of the half lets the processor round.
+    static uint16_t half(float x) {
+        uint32_t bits;
+        std::memcpy(&bits, &x, 4);
+        const uint32_t sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+        if (size > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);  // NaN
+        if (size >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
+        if (size < 0x38800000u) {  // a subnormal half, in units of 2^-24
+            float positive;
+            std::memcpy(&positive, &size, 4);
+            const float shifted = positive + 0.5f;
+            uint32_t rounded;
+            std::memcpy(&rounded, &shifted, 4);
+            return static_cast<uint16_t>(sign | (rounded - 0x3f000000u));
+        }
+        const uint32_t even = size >> 13 & 1;
+        return static_cast<uint16_t>(sign | ((size - 0x38000000u + 0xfffu + even) >> 13));
     }
     // Half precision to single, exactly: the multiplication moves the exponent's bias and makes
     // subnormal halves normal; infinities and NaN need their exponent filled up.

@@ -19,7 +19,7 @@ constexpr int kBlockSize = 16;
 // A model with random weights that lie in `bytes`.
 struct RandomModel {
     explicit RandomModel(const char* simd, int n_threads)
-        : model(kSizes, 16, kBlockSize, n_threads, simd) {
+        : model(kSizes, CacheFormat::f32, 16, kBlockSize, n_threads, simd) {
         const int64_t dim = kSizes.dim, q = kSizes.q_dim(), kv = kSizes.kv_dim();
         add("embed_tokens", kSizes.vocab_size, dim);
         for (int i = 0; i < kSizes.n_layers; ++i) {

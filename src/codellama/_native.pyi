@@ -19,7 +19,8 @@ class Model:
     """Weights, paged key/value cache and threads of one model.
 
     `simd` is "auto", "generic", "avx2", "avx512" or "avx512vnni"; kernels the CPU lacks are a
-    ValueError. The cache is reserved, not touched: memory that cannot be reserved is a MemoryError.
+    ValueError. `kv_cache` is "F32", "F16" or "Q8_0": how keys and values are kept. The cache is
+    reserved, not touched: memory that cannot be reserved is a MemoryError.
 
     A process that forks outside a step may go on using the model; its steps then run on one thread.
     """
@@ -40,6 +41,7 @@ class Model:
         block_size: int,
         n_threads: int,
         simd: str = "auto",
+        kv_cache: str = "F32",
     ) -> None: ...
     def set_tensor(self, name: str, format: str, rows: int, cols: int, data: _Bytes) -> None:
         """Gives a tensor its stored bytes; vectors have one row.

@@ -12,8 +12,8 @@ from native_models import batch, config, ints, tensors
 
 from codellama import _native
 from codellama.errors import ConfigError, OutOfMemory
-from codellama.quant.formats import Tensor
-from codellama.runners import load_runner
+from codellama.quant.formats import Format, Tensor
+from codellama.runners import kv_bytes_per_token, load_runner, natural_kv_cache
 from codellama.runners.cpu import CpuRunner
 
 GOOD = batch([(range(20), 0, [0, 1]), ([5], 16, [2, 3])])
@@ -165,7 +165,7 @@ def test_what_the_machine_has() -> None:
 
 def test_runners_are_chosen_by_name() -> None:
     cfg = config()
-    reader = cast(Any, SimpleNamespace(config=cfg, tensors=lambda: iter(tensors(cfg))))
+    reader = cast(Any, SimpleNamespace(config=cfg, tensors=lambda: iter(tensors(cfg)), infos={}))
     runner = load_runner(reader, max_seq_len=33, n_threads=1)
     assert isinstance(runner, CpuRunner)
     assert (runner.n_blocks, runner.block_size, runner.n_threads) == (3, 16, 1)
@@ -176,3 +176,20 @@ def test_runners_are_chosen_by_name() -> None:
         load_runner(reader, max_seq_len=33, device="cuda")
     with pytest.raises(OutOfMemory, match="tokens"):
         load_runner(reader, max_seq_len=33, n_blocks=2**30, block_size=2**14)
+    with pytest.raises(ConfigError, match="Q4_0"):
+        load_runner(reader, max_seq_len=33, kv_cache=Format.Q4_0)
+    with pytest.raises(ConfigError, match="torch engine keeps keys and values in F32"):
+        load_runner(reader, max_seq_len=33, engine="torch", kv_cache=Format.F16)
+
+
+def test_keys_and_values_are_kept_as_finely_as_weights_deserve() -> None:
+    def kept(*formats: Format) -> Format:
+        infos = {str(i): SimpleNamespace(format=format) for i, format in enumerate(formats)}
+        return natural_kv_cache(cast(Any, SimpleNamespace(infos=infos)), "cpu")
+
+    assert kept(Format.F32, Format.BF16) is Format.F32
+    assert kept(Format.F32, Format.Q4_K) is Format.F16
+    cfg = config("nano")  # 2 layers, 3 heads of 64
+    assert kv_bytes_per_token(cfg, Format.F32) == 2 * 2 * 3 * 64 * 4
+    assert kv_bytes_per_token(cfg, Format.F16) == 2 * 2 * 3 * 64 * 2
+    assert kv_bytes_per_token(cfg, Format.Q8_0) == 2 * 2 * 3 * (64 + 4)

@@ -31,6 +31,7 @@ def runner(
     n_threads: int = 2,
     block_size: int = 16,
     n_layers: int = 2,
+    kv_cache: Format = Format.F32,
 ) -> CpuRunner:
     cfg = config(shape, n_layers=n_layers)
     return CpuRunner(
@@ -39,6 +40,7 @@ def runner(
         n_blocks=N_BLOCKS,
         block_size=block_size,
         n_threads=n_threads,
+        kv_cache=kv_cache,
         simd=simd,
     )
 
@@ -185,6 +187,23 @@ def test_packed_weights_do_not_see_the_batch(format: Format, simd: str) -> None:
     assert (model.run(crowd)[7:37] == want).all()
     for t in range(30):  # one at a time
         assert (model.run(batch([(sequence[t : t + 1], t, [5, 6])])) == want[t]).all()
+
+
+@pytest.mark.parametrize("simd", LEVELS)
+@pytest.mark.parametrize(("kv_cache", "bound"), [(Format.F16, 0.002), (Format.Q8_0, 0.02)])
+def test_a_coarse_cache_is_near_the_fine_one(kv_cache: Format, bound: float, simd: str) -> None:
+    for shape in ("grouped", "odd"):
+        sequence = ids(150, 33)
+        want = alone(shape, sequence, simd=simd)
+        model = runner(shape, simd=simd, kv_cache=kv_cache, block_size=5)
+        got = model.run(batch([(sequence, 0, range(30))]))
+        assert 0 < np.abs(got - want).max() < bound * np.abs(want).max()
+        # chunked, elsewhere, one token at a time: the same bits
+        head = model.run(batch([(sequence[:70], 0, range(30, 60))]))
+        assert (head == got[:70]).all()
+        for t in range(70, 150):
+            one = model.run(batch([(sequence[t : t + 1], t, range(30, 60))]))
+            assert (one == got[t]).all()
 
 
 def test_kernels_agree_with_each_other() -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from codellama.errors import ConfigError, MissingExtra
 from codellama.model.config import ModelConfig
+from codellama.quant.formats import Format
 
 if TYPE_CHECKING:
     from codellama.checkpoint.reader import Reader
@@ -56,6 +57,23 @@ class Runner(Protocol):
         ...
 
 
+def natural_kv_cache(reader: Reader, engine: Literal["cpu", "torch"]) -> Format:
+    """How keys and values are kept where nobody says: no finer than the weights deserve.
+
+    F16 beside weights in a block format, F32 beside the others, whose results it would change.
+    """
+    is_quantised = any(info.format.is_quantised for info in reader.infos.values())
+    return Format.F16 if engine == "cpu" and is_quantised else Format.F32
+
+
+def kv_bytes_per_token(config: ModelConfig, kv_cache: Format) -> int:
+    """Bytes of keys and values of one token over all layers."""
+    if kv_cache is Format.Q8_0:  # a byte each, and a float32 scale per head
+        scales = 2 * config.n_layers * config.n_kv_heads * 4
+        return config.kv_bytes_per_token(1) + scales
+    return config.kv_bytes_per_token(kv_cache.block_bytes)
+
+
 def load_runner(
     reader: Reader,
     *,
@@ -64,6 +82,7 @@ def load_runner(
     n_blocks: int | None = None,
     block_size: int = 16,
     n_threads: int | None = None,
+    kv_cache: Format | None = None,
     device: str | None = None,
 ) -> Runner:
     """Hands a checkpoint's weights to one of the runners.
@@ -75,6 +94,7 @@ def load_runner(
         n_blocks: blocks of the key/value cache; None makes it as large as one sequence.
         block_size: positions in a block.
         n_threads: threads of the native core; None takes one per physical core.
+        kv_cache: how keys and values are kept; None takes `natural_kv_cache`.
         device: PyTorch's device; None is its CPU.
 
     Raises:
@@ -84,6 +104,10 @@ def load_runner(
     """
     if n_blocks is None:
         n_blocks = -(-max_seq_len // block_size)
+    if engine not in ("cpu", "torch"):
+        raise ConfigError(f"there is no engine {engine!r}", hint="there are cpu and torch")
+    if kv_cache is None:
+        kv_cache = natural_kv_cache(reader, engine)
     if engine == "cpu":
         from codellama.runners.cpu import CpuRunner
 
@@ -98,17 +122,18 @@ def load_runner(
             n_blocks=n_blocks,
             block_size=block_size,
             n_threads=n_threads,
+            kv_cache=kv_cache,
         )
-    if engine == "torch":
-        try:
-            from codellama.runners.torch import TorchRunner
-        except ModuleNotFoundError as error:
-            raise MissingExtra("the torch engine", "torch") from error
-        return TorchRunner(
-            reader.config,
-            reader.tensors(),
-            n_blocks=n_blocks,
-            block_size=block_size,
-            device=device or "cpu",
-        )
-    raise ConfigError(f"there is no engine {engine!r}", hint="there are cpu and torch")
+    if kv_cache is not Format.F32:
+        raise ConfigError(f"the torch engine keeps keys and values in F32, not in {kv_cache}")
+    try:
+        from codellama.runners.torch import TorchRunner
+    except ModuleNotFoundError as error:
+        raise MissingExtra("the torch engine", "torch") from error
+    return TorchRunner(
+        reader.config,
+        reader.tensors(),
+        n_blocks=n_blocks,
+        block_size=block_size,
+        device=device or "cpu",
+    )

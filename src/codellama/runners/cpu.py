@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from codellama.errors import ConfigError, OutOfMemory
 from codellama.model.config import ModelConfig
-from codellama.quant.formats import Tensor
-from codellama.runners import Batch
+from codellama.quant.formats import Format, Tensor
+from codellama.runners import Batch, kv_bytes_per_token
 
 try:
     from codellama import _native
@@ -23,13 +23,14 @@ except ImportError as error:
 
 
 class CpuRunner:
-    """Runs the native core over flat batches with a paged key/value cache in float32.
+    """Runs the native core over flat batches with a paged key/value cache.
 
     Matrices in F32, F16 and BF16 are multiplied as they are, by activations in float32. Those in a
     block format are laid out anew without loss, and multiplied by activations rounded to 8 bits in
     groups of 32. `n_threads` None takes one per physical core; `simd` "auto" the fastest kernels of
     this CPU, and CODELLAMA_SIMD (generic, avx2, avx512 or avx512vnni) forces others when debugging.
-    A row of logits has the same bits whatever else is in the batch.
+    Keys and values are kept as `kv_cache` says: F32, F16, or Q8_0 with a scale for each position
+    of a head. A row of logits has the same bits whatever else is in the batch.
 
     Raises:
         ConfigError: a setting is out of range, or this CPU lacks the kernels asked for.
@@ -44,6 +45,7 @@ class CpuRunner:
         n_blocks: int,
         block_size: int,
         n_threads: int | None = None,
+        kv_cache: Format = Format.F32,
         simd: str | None = None,
     ) -> None:
         self.config = config
@@ -67,11 +69,12 @@ class CpuRunner:
                 block_size=block_size,
                 n_threads=_native.n_physical_threads() if n_threads is None else n_threads,
                 simd=simd,
+                kv_cache=str(kv_cache),
             )
         except ValueError as error:
             raise ConfigError(f"the CPU engine cannot be set up: {error}") from error
         except MemoryError as error:
-            n_bytes = n_blocks * block_size * config.kv_bytes_per_token(4)
+            n_bytes = n_blocks * block_size * kv_bytes_per_token(config, kv_cache)
             raise OutOfMemory(
                 f"a cache of {n_blocks * block_size} tokens, {n_bytes / 1e9:.1f} GB, "
                 "cannot be reserved",
