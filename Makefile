@@ -6,7 +6,7 @@ DEV    := .venv-dev
 PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
-.PHONY: demo setup test test-slow test-gpu check fix check-native bench docs nano-cpu clean native
+.PHONY: demo setup test test-slow test-gpu check fix check-native check-neon bench docs nano-cpu clean native
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -62,6 +62,14 @@ check-native: $(DEV)/installed
 	    -DCODELLAMA_TESTS=ON -DCODELLAMA_SANITIZE=$$kind && \
 	  $(DEV)/bin/cmake --build build/check-$$kind && build/check-$$kind/native_tests || exit 1; \
 	done
+
+# The NEON kernels on another kind of machine: needs g++-aarch64-linux-gnu and qemu-user.
+check-neon: $(DEV)/installed
+	$(DEV)/bin/cmake -S . -B build/check-neon -G Ninja -DCMAKE_SYSTEM_NAME=Linux \
+	  -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
+	  -DCODELLAMA_MODULE=OFF -DCODELLAMA_TESTS=ON
+	$(DEV)/bin/cmake --build build/check-neon
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/check-neon/native_tests
 
 # The shipped model from nothing: about two hours on two cores, resumable.
 nano-cpu: $(DEV)/installed

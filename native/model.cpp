@@ -127,7 +127,8 @@ void Model::step(const Batch& batch, float* logits) {
     const std::lock_guard lock(busy_);
     if (!weights_.finished()) throw std::invalid_argument("finish() was not called");
     check(batch, sizes_.vocab_size, n_blocks_, block_size_);
-    const int64_t n = batch.n_tokens();
+    const int64_t n_logits = static_cast<int64_t>(batch.logit_rows.size());
+    int64_t n = batch.n_tokens();
     reserve(batch);
     plan_attention(batch);
     find_angles(batch);
@@ -137,28 +138,43 @@ void Model::step(const Batch& batch, float* logits) {
         norm(layer.attention_norm, n, is_packed({&layer.q, &layer.k, &layer.v}));
         multiply({&layer.q, &layer.k, &layer.v}, normed_, n, qkv_.row(0), qkv_.stride(), false);
         store_keys_and_values(batch, i);
+        const bool is_last = i == sizes_.n_layers - 1;
+        if (is_last && n_logits == 0) return;
         attend(batch, i);
+        if (is_last) {  // from here on only the rows asked for matter
+            keep_rows(batch.logit_rows, attended_.rows);
+            keep_rows(batch.logit_rows, hidden_);
+            n = n_logits;
+        }
         if (layer.o.packed) round(attended_, n);
         multiply({&layer.o}, attended_, n, hidden_.row(0), hidden_.stride(), true);
         norm(layer.ffn_norm, n, is_packed({&layer.gate, &layer.up}));
         gate_and_up(layer, n);
         multiply({&layer.down}, gate_, n, hidden_.row(0), hidden_.stride(), true);
     }
-    const int64_t n_logits = static_cast<int64_t>(batch.logit_rows.size());
-    for (int64_t i = 0; i < n_logits; ++i) {
-        kernels_.rms_norm(hidden_.row(batch.logit_rows[i]), weights_.final_norm.data(), sizes_.dim,
-                          sizes_.norm_eps, normed_.rows.row(i));
-    }
-    if (weights_.lm_head.packed) round(normed_, n_logits);
-    multiply({&weights_.lm_head}, normed_, n_logits, logits, sizes_.vocab_size, false);
+    norm(weights_.final_norm, n, weights_.lm_head.packed != nullptr);
+    multiply({&weights_.lm_head}, normed_, n, logits, sizes_.vocab_size, false);
 }
 
 void Model::reserve(const Batch& batch) {
-    const int64_t n = batch.n_tokens();
+    // Rows may be asked for more than once.
+    const int64_t n = std::max(batch.n_tokens(), static_cast<int64_t>(batch.logit_rows.size()));
     for (Rows* rows : {&hidden_, &qkv_, &up_, &attended_.rows, &gate_.rows, &angles_}) {
         rows->reserve(n);
     }
-    normed_.rows.reserve(std::max(n, static_cast<int64_t>(batch.logit_rows.size())));
+    normed_.rows.reserve(n);
+}
+
+// Makes the rows asked for the first ones.
+void Model::keep_rows(std::span<const int32_t> wanted, Rows& rows) {
+    const auto width = static_cast<size_t>(rows.width());
+    kept_.resize(wanted.size() * width);
+    for (size_t i = 0; i < wanted.size(); ++i) {
+        std::copy_n(rows.row(wanted[i]), width, kept_.data() + i * width);
+    }
+    for (size_t i = 0; i < wanted.size(); ++i) {
+        std::copy_n(kept_.data() + i * width, width, rows.row(static_cast<int64_t>(i)));
+    }
 }
 
 void Model::embed(const Batch& batch) {
@@ -323,7 +339,6 @@ void Model::gate_and_up(const LayerWeights& layer, int64_t n_tokens) {
 
 void Model::multiply(std::initializer_list<const Weight*> weights, Input& in, int64_t n_tokens,
                      float* out, int64_t out_stride, bool add) {
-    if (n_tokens == 0) return;
     int64_t n_panels = 0;
     for (const Weight* weight : weights) n_panels += panels_of(*weight);
     const double work = work_of(**weights.begin(), n_tokens);

@@ -53,6 +53,7 @@ class Model {
 
     void reserve(const Batch& batch);
     void embed(const Batch& batch);
+    void keep_rows(std::span<const int32_t> wanted, Rows& rows);
     void find_angles(const Batch& batch);
     void plan_attention(const Batch& batch);
     void norm(const std::vector<float>& weight, int64_t n_tokens, bool round);
@@ -96,6 +97,7 @@ class Model {
     Input normed_, attended_, gate_;
     Rows angles_;                       // cosines, then sines
     std::vector<int32_t> sequence_of_;  // [T]
+    std::vector<float> kept_;           // for `keep_rows`
     std::vector<AttentionPart> parts_;
     double attention_work_ = 0;  // of all parts
     std::vector<Scratch> scratch_;

@@ -1,5 +1,10 @@
 #include "simd.h"
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 #include <stdexcept>
 
 namespace codellama {
@@ -47,6 +52,31 @@ std::vector<std::string> cpu_features() {
     CODELLAMA_FEATURE("avx512bf16");
 #undef CODELLAMA_FEATURE
     return names;
+}
+
+#elif defined(__aarch64__)
+
+namespace {
+
+bool has_dot_products() {
+#if defined(__linux__)
+    return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+    return true;  // every Apple processor has them
+#endif
+}
+
+}  // namespace
+
+std::vector<const Kernels*> available_kernels() {
+    std::vector<const Kernels*> tables{&generic_kernels};
+    if (has_dot_products()) tables.push_back(&neon_kernels);
+    return tables;
+}
+
+std::vector<std::string> cpu_features() {
+    return has_dot_products() ? std::vector<std::string>{"neon", "dotprod"}
+                              : std::vector<std::string>{"neon"};
 }
 
 #else

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "activations.h"
+#include "kernels/round.h"
 
 namespace codellama {
 namespace {
@@ -110,27 +111,7 @@ struct Lanes {
         return a;
     }
 
-    // Rounds 32 numbers. A group that holds a NaN or an infinity has the scale NaN or infinity.
-    static void round_group(const float* x, ActivationGroup& group) {
-        float most = 0, finite = 0;
-        for (int i = 0; i < 32; ++i) {
-            const float size = __builtin_fabsf(x[i]);
-            most = size > most ? size : most;
-            finite += x[i] * 0.0f;
-        }
-        group.scale = most / 127.0f + finite;
-        const float inverse = most >= 0x1p-120f && finite == 0.0f ? 127.0f / most : 0.0f;
-        int32_t sums[2] = {0, 0};
-        for (int i = 0; i < 32; ++i) {
-            group.codes[i] = inverse == 0.0f
-                                 ? int8_t{0}
-                                 : static_cast<int8_t>(__builtin_rintf(x[i] * inverse));
-            sums[i / 16] += group.codes[i];
-        }
-        group.minus_sums[0] = -sums[0];
-        group.minus_sums[1] = -sums[1];
-        group.minus_sum = -sums[0] - sums[1];
-    }
+    static void round_group(const float* x, ActivationGroup& group) { round_plainly(x, group); }
 };
 
 }  // namespace
