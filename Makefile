@@ -3,10 +3,11 @@
 PYTHON ?= python3
 DEMO   := .venv-demo
 DEV    := .venv-dev
+PEERS  := build/peers
 PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
-.PHONY: demo setup test test-slow test-gpu check fix check-native bench docs nano-cpu clean native
+.PHONY: demo setup test test-slow test-gpu check fix check-native bench bench-peers bench-ik docs nano-cpu clean native
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -71,6 +72,23 @@ nano-cpu: $(DEV)/installed
 
 bench: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/decode.py
+
+# Against other engines, which get an environment of their own: an hour or more for everything, so
+# FLAGS may choose, such as FLAGS="--shapes s --formats q8_0".
+bench-peers: $(DEV)/installed $(PEERS)/installed
+	$(DEV)/bin/python benchmarks/peers.py --peer-python $(PEERS)/bin/python $(FLAGS)
+
+$(PEERS)/installed: benchmarks/peers.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" $(PEERS)/bin/pip install $(PIP) -r benchmarks/peers.txt
+	touch $@
+
+# ik_llama.cpp, a further peer, from sources that you have: make bench-ik IK=path/to/ik_llama.cpp
+bench-ik: $(DEV)/installed
+	$(DEV)/bin/cmake -S $(IK) -B $(PEERS)/ik -G Ninja -DCMAKE_BUILD_TYPE=Release \
+	  -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=ON -DGGML_IQK_FA_ALL_QUANTS=OFF -DLLAMA_BUILD_TESTS=OFF \
+	  -DLLAMA_BUILD_SERVER=OFF
+	$(DEV)/bin/cmake --build $(PEERS)/ik --target llama-bench llama-batched-bench
 
 docs: $(DEV)/installed
 	$(DEV)/bin/mkdocs build --strict --site-dir build/site

@@ -13,28 +13,31 @@ from codellama.bench.measure import Results, Work
 OWN = "codellama"
 
 
+def use(work: Work, cost: Cost) -> float:
+    """What a piece of work takes of its limit: operations of a prompt, bytes of decoding."""
+    if work.kind == "prefill":
+        return cost.prefill_ops(work.n)
+    return cost.decode_bytes(work.n, work.n_streams)
+
+
+def share(work: Work, cost: Cost, limits: Limits, tok_s: float) -> float | None:
+    """The share of the machine's limit that a speed is, or None where it was not measured.
+
+    A prompt's limit is the CPU's arithmetic in the weights' precision, int8 for blocks and float32
+    for others; a decoded token's is reading every weight and the keys and values.
+    """
+    peak = limits.int8 if cost.is_quantised else limits.fp32
+    most = peak if work.kind == "prefill" else limits.read
+    return tok_s / work.n_tokens * use(work, cost) / most if most else None
+
+
 def work_entry(
     results: Results, work: Work, cost: Cost, limits: Limits, peer: str | None
 ) -> dict[str, Any]:
-    """One kind of work: speed, the peer's, their ratio, and the share of the limit that it reached.
-
-    A prompt's limit is the CPU's arithmetic in the weights' precision, int8 for blocks and float32
-    for others; a decoded token's is reading every weight and the keys and values. A share is None
-    where that was not measured.
-    """
+    """One kind of work: speed, the peer's, the ratio of medians, and the shares of the limit."""
     own = results.of(OWN, work)
     assert own is not None, "every work was done"
     theirs = None if peer is None else results.of(peer, work)
-    per_second = own.median / work.n_tokens  # pieces of work, of which a limit allows `most`
-    peak = limits.int8 if cost.is_quantised else limits.fp32
-    if work.kind == "prefill":
-        used, most = cost.prefill_ops(work.n), peak
-    else:
-        used, most = cost.decode_bytes(work.n, work.n_streams), limits.read
-
-    def share(rate: float) -> float | None:
-        return rate * used / most if most else None
-
     return {
         "work": str(work),
         "kind": work.kind,
@@ -49,9 +52,10 @@ def work_entry(
         "peer_tok_s_high": None if theirs is None else theirs.high,
         "peer_samples": None if theirs is None else list(theirs.samples),
         "ratio": None if theirs is None else own.median / theirs.median,
-        "limit_share": share(per_second),
-        "peer_limit_share": None if theirs is None else share(theirs.median / work.n_tokens),
-        ("bytes" if work.kind == "decode" else "ops") + "_per_token": used / work.n_tokens,
+        "limit_share": share(work, cost, limits, own.median),
+        "peer_limit_share": None if theirs is None else share(work, cost, limits, theirs.median),
+        ("bytes" if work.kind == "decode" else "ops") + "_per_token": use(work, cost)
+        / work.n_tokens,
     }
 
 
