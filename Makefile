@@ -7,7 +7,7 @@ PEERS  := build/peers
 PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
-.PHONY: demo setup test test-slow test-gpu check fix check-native bench bench-peers bench-ik docs nano-cpu clean native
+.PHONY: demo setup test test-slow test-gpu check fix check-native bench bench-peers bench-tools bench-ik docs nano-cpu clean native
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -82,6 +82,15 @@ $(PEERS)/installed: benchmarks/peers.txt
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" $(PEERS)/bin/pip install $(PIP) -r benchmarks/peers.txt
 	touch $@
+
+# llama.cpp's own programs, from the sources that its Python package brings: for its start-up time.
+bench-tools: $(DEV)/installed $(PEERS)/installed
+	$(PEERS)/bin/pip download $(PIP) --no-deps --no-binary :all: -d $(PEERS)/source -r benchmarks/peers.txt
+	tar -xzf $(PEERS)/source/*.tar.gz -C $(PEERS)/source --strip-components=1
+	$(DEV)/bin/cmake -S $(PEERS)/source/vendor/llama.cpp -B $(PEERS)/llama.cpp -G Ninja \
+	  -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF \
+	  -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF
+	$(DEV)/bin/cmake --build $(PEERS)/llama.cpp --target llama-bench llama-batched-bench llama-completion
 
 # ik_llama.cpp, a further peer, from sources that you have: make bench-ik IK=path/to/ik_llama.cpp
 bench-ik: $(DEV)/installed

@@ -23,7 +23,7 @@ from typing import Any
 from ik import Ik
 
 from codellama import checkpoint
-from codellama.bench import machine, report
+from codellama.bench import machine, report, startup
 from codellama.bench.cost import cost_of
 from codellama.bench.limits import Limits
 from codellama.bench.measure import Work, interleave
@@ -86,6 +86,7 @@ def parse() -> argparse.Namespace:
     add("--threads", type=int, default=default_threads())
     add("--peer-python", type=Path, default=BUILD / "peers/bin/python", help="with llama_cpp")
     add("--ik", type=Path, default=BUILD / "peers/ik/bin", help="folder of ik_llama.cpp's programs")
+    add("--llama-tools", type=Path, default=BUILD / "peers/llama.cpp/bin", help="its programs")
     add("--cache", type=Path, default=BUILD / "bench", help="where the files are kept")
     add("--out", type=Path, help="the file to write")
     return parser.parse_args()
@@ -125,6 +126,7 @@ def measure(
         busy = others.share()
         memory = {engine.name: engine.memory() for engine in engines}
         abouts = {engine.name: getattr(engine, "about", {}) for engine in engines}
+    starts = first_tokens(path, args, skipped)
     entries = []
     for work in works:
         own = results.of(report.OWN, work)
@@ -152,8 +154,25 @@ def measure(
             name: {**abouts[name], "rss_mb": rss, "peak_rss_mb": peak}
             for name, (rss, peak) in memory.items()
         },
+        "start": starts,
         "others_cpu_share": busy,
     }
+
+
+def first_tokens(path: Path, args: argparse.Namespace, skipped: list[str]) -> dict[str, float]:
+    """Seconds from starting a program to its first token: ours, Python's own part, llama.cpp's."""
+    found = startup.measure(str(path), args.threads, args.repeat)
+    starts = {"codellama": found.start_s, "python": found.interpreter_s}
+    program = args.llama_tools / "llama-completion"
+    if not program.exists():
+        skipped.append(f"llama.cpp's own start: {program} is not there: make bench-tools")
+        return starts
+    command = [
+        str(program), "-m", str(path), "-t", str(args.threads), "-no-cnv", "-p", "def", "-n", "1",
+        "--ignore-eos", "-c", "128", "--temp", "0", "--no-warmup",
+    ]  # fmt: skip
+    starts["llama.cpp"] = min(startup.to_the_end(command) for _ in range(args.repeat))
+    return starts
 
 
 def start(name: str, shape: str, path: Path, args: argparse.Namespace) -> Any:
@@ -219,7 +238,7 @@ def commit() -> str:
 
 
 def file_name(record: dict[str, Any]) -> str:
-    hardware = "-".join(f"{record['machine']['cpu']} {record['threads']} threads".split())
+    hardware = "-".join(f"{record['machine']['cpu']} {report.threads(record['threads'])}".split())
     return f"{record['date'][:10]}_cpu-peers_{hardware}.json"
 
 

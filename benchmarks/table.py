@@ -17,7 +17,7 @@ def markdown(record: dict[str, Any]) -> str:
     """The tables of one result: speeds with the ratio to each peer, then memory."""
     machine = record["machine"]
     parts = [
-        f"{machine['cpu']}, {record['threads']} threads, {machine['memory_gb']} GB, "
+        f"{machine['cpu']}, {_threads(record['threads'])}, {machine['memory_gb']} GB, "
         f"{machine['kernel']}; {record['date'][:10]}, commit {record['commit']}, medians of "
         f"{record['repeat']} interleaved repetitions [least-most].\n"
     ]
@@ -42,7 +42,11 @@ def markdown(record: dict[str, Any]) -> str:
         memory = ["resident MB, at most", f"{run['engines'][OWN]['peak_rss_mb']:.0f}", ""]
         for name in peers:
             memory += [f"{run['engines'][name]['peak_rss_mb']:.0f}", ""]
-        rows.append(memory)
+        starts = run["start"]
+        begin = ["first token after, s", _seconds(starts.get(OWN)), ""]
+        for name in peers:
+            begin += [_seconds(starts.get(name)), ""]
+        rows += [memory, begin]
         parts.append(_table(rows))
     return "\n".join(parts)
 
@@ -59,6 +63,14 @@ def _speed(speed: dict[str, Any]) -> str:
 
 def _three(value: float) -> str:
     return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.95 else f"{value:.2f}"
+
+
+def _threads(n: int) -> str:
+    return "1 thread" if n == 1 else f"{n} threads"
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _or_dash(value: float | None) -> str:

@@ -46,15 +46,24 @@ struct Kind {
     void (*run)(int64_t n_rounds);
 };
 
-// Every chain is kept in every round, or the compiler would fold the rounds together.
-#define CODELLAMA_ROUNDS(Vector, zero, step)   \
-    Vector chain[kChains];                     \
-    for (Vector& c : chain) c = zero;          \
-    for (int64_t i = 0; i < n_rounds; ++i) {   \
-        for (Vector& c : chain) {              \
-            step;                              \
-            CODELLAMA_KEEP(c);                 \
-        }                                      \
+// `step` adds to c. Every chain is kept in every round, or the compiler would fold the rounds together,
+// and is a variable of its own, or it would put them into memory.
+#define CODELLAMA_ROUNDS(Vector, zero, step)                                                   \
+    Vector c1 = zero, c2 = zero, c3 = zero, c4 = zero, c5 = zero, c6 = zero, c7 = zero,        \
+           c8 = zero, c9 = zero, c10 = zero, c11 = zero, c12 = zero;                           \
+    for (int64_t i = 0; i < n_rounds; ++i) {                                                   \
+        CODELLAMA_STEP(Vector, c1, step) CODELLAMA_STEP(Vector, c2, step)                      \
+        CODELLAMA_STEP(Vector, c3, step) CODELLAMA_STEP(Vector, c4, step)                      \
+        CODELLAMA_STEP(Vector, c5, step) CODELLAMA_STEP(Vector, c6, step)                      \
+        CODELLAMA_STEP(Vector, c7, step) CODELLAMA_STEP(Vector, c8, step)                      \
+        CODELLAMA_STEP(Vector, c9, step) CODELLAMA_STEP(Vector, c10, step)                     \
+        CODELLAMA_STEP(Vector, c11, step) CODELLAMA_STEP(Vector, c12, step)                    \
+    }
+#define CODELLAMA_STEP(Vector, chain, step) \
+    {                                       \
+        Vector& c = chain;                  \
+        step;                               \
+        CODELLAMA_KEEP(c);                  \
     }
 
 #if defined(__x86_64__)
@@ -79,9 +88,9 @@ struct Kind {
     CODELLAMA_KEEP(a);
     CODELLAMA_KEEP(b);
     CODELLAMA_KEEP(ones);
-    CODELLAMA_ROUNDS(__m256i, _mm256_setzero_si256(), __m256i pairs = _mm256_maddubs_epi16(a, b);
-                     CODELLAMA_KEEP(pairs);
-                     c = _mm256_add_epi32(c, _mm256_madd_epi16(pairs, ones)))
+    // The first product changes no more than its factors do: a is kept, or it would be done once.
+    CODELLAMA_ROUNDS(__m256i, _mm256_setzero_si256(), CODELLAMA_KEEP(a);
+                     c = _mm256_add_epi32(c, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), ones)))
 }
 
 [[gnu::target("avx512f,avx512vl,avx512vnni")]] void int8_vnni256(int64_t n_rounds) {

@@ -110,7 +110,7 @@ def page(report: dict[str, Any]) -> str:
                   f"parameters, {report['weights_mb']:.1f} MB"),
         ("machine", f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
                     f"{machine['kernel']}"),
-        ("engine", f"{report['threads']} threads, {report['simd']} kernels"),
+        ("engine", f"{threads(report['threads'])}, {report['simd']} kernels"),
         ("limits", f"reading {number(limits['read_gb_s'])} GB/s over this model "
                    f"({number(limits['dram_gb_s'])} over 1 GiB), int8 "
                    f"{number(limits['int8_gop_s'])} GOP/s, float32 "
@@ -124,6 +124,10 @@ def page(report: dict[str, Any]) -> str:
     ]  # fmt: skip
     width = max(len(label) for label, _ in facts) + 2
     return _columns(rows) + "\n" + "".join(f"{label:<{width}}{text}\n" for label, text in facts)
+
+
+def threads(n: int) -> str:
+    return "1 thread" if n == 1 else f"{n} threads"
 
 
 def number(value: float | None) -> str:

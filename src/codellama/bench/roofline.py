@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from codellama.bench.report import threads
 from codellama.errors import ConfigError, MissingExtra
 
 SUFFIXES = (".svg", ".png")
@@ -65,7 +66,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("10⁹ operations per second")
     axes.set_title(
         f"{report['model']}, {report['format']}: {report['machine']['cpu']}, "
-        f"{report['threads']} threads, reading {read:.1f} GB/s",
+        f"{threads(report['threads'])}, reading {read:.1f} GB/s",
         fontsize=9,
     )
     axes.grid(True, which="both", alpha=0.3)

@@ -41,16 +41,19 @@ def measure(model: str, n_threads: int, n_repeats: int) -> Startup:
     nothing = [sys.executable, "-c", "pass"]
     starts, empty = [], []
     for _ in range(n_repeats):
-        empty.append(_to_the_end(nothing))
-        starts.append(_to_the_end(complete))
+        empty.append(to_the_end(nothing))
+        starts.append(to_the_end(complete))
     return Startup(start_s=min(starts), interpreter_s=min(empty))
 
 
-def _to_the_end(command: list[str]) -> float:
-    """Seconds from the start to the end of a program.
+def to_the_end(command: list[str]) -> float:
+    """Seconds from the start to the end of a program that makes one token.
 
-    To the end, since the one token may be half a character and print nothing; what comes after it
-    is a few milliseconds.
+    To the end, since the token may be half a character and print nothing; what comes after it is a
+    few milliseconds.
+
+    Raises:
+        EngineFailed: it ended with an error.
     """
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
