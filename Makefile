@@ -94,6 +94,7 @@ bench-tools: $(DEV)/installed $(PEERS)/installed
 
 # ik_llama.cpp, a further peer, from sources that you have: make bench-ik IK=path/to/ik_llama.cpp
 bench-ik: $(DEV)/installed
+	@test -n "$(IK)" || { echo "say where its sources are: make bench-ik IK=path/to/ik_llama.cpp"; exit 1; }
 	$(DEV)/bin/cmake -S $(IK) -B $(PEERS)/ik -G Ninja -DCMAKE_BUILD_TYPE=Release \
 	  -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=ON -DGGML_IQK_FA_ALL_QUANTS=OFF -DLLAMA_BUILD_TESTS=OFF \
 	  -DLLAMA_BUILD_SERVER=OFF

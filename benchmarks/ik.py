@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from codellama.bench.process import EngineFailed
+from codellama.errors import EngineFailed
 
 _POLL_S = 0.02
 

@@ -28,11 +28,11 @@ from codellama.bench.cost import cost_of
 from codellama.bench.limits import Limits
 from codellama.bench.measure import Work, interleave
 from codellama.bench.peers import PEERS
-from codellama.bench.process import BODIES, EngineFailed, EngineProcess, EngineSpec
+from codellama.bench.process import BODIES, EngineProcess, EngineSpec
 from codellama.bench.run import default_threads, doubts
 from codellama.bench.shapes import random_model
 from codellama.engine.plan import free_memory
-from codellama.errors import CodeLlamaError
+from codellama.errors import CodeLlamaError, EngineFailed
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from codellama.bench.peers import PEERS, require
-from codellama.bench.process import BODIES, EngineFailed, EngineProcess, EngineSpec
-from codellama.errors import ConfigError
+from codellama.bench.process import BODIES, EngineProcess, EngineSpec
+from codellama.errors import ConfigError, EngineFailed
 
 BODY = """
 import sys

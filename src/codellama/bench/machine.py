@@ -74,10 +74,10 @@ def _busy_and_all() -> tuple[float, float] | None:
 
 
 def _used(pid: int) -> float:
-    """Ticks that a process has used; 0 if it is gone."""
+    """Ticks that a process and its children that ended have used; 0 if it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return int(fields[11]) + int(fields[12])
+        return sum(map(int, fields[11:15]))
     except (OSError, ValueError, IndexError):
         return 0
 

@@ -11,15 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from codellama.errors import CodeLlamaError, ConfigError
+from codellama.errors import ConfigError, EngineFailed
 
 _HERE = Path(__file__).parent
 BODIES = _HERE / "bodies"
 _PATIENCE_S = 10  # to end by itself
-
-
-class EngineFailed(CodeLlamaError):
-    """Another process, with an engine in it, said why it cannot go on."""
 
 
 @dataclass(frozen=True, kw_only=True)

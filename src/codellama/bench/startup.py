@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from codellama.bench.process import EngineFailed
+from codellama.errors import EngineFailed
 
 
 @dataclass(frozen=True, kw_only=True)

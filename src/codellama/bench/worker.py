@@ -38,6 +38,9 @@ class Body(Protocol):
 
 
 def main(arguments: list[str]) -> None:
+    # Python looks for modules beside a script first, and there are modules of ours.
+    here = Path(__file__).parent.resolve()
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != here]
     # What libraries print must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
