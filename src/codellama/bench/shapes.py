@@ -68,7 +68,7 @@ def random_model(
 ) -> Path:
     """The file of a shape in a format, made in `folder` unless it is there.
 
-    The file appears whole or not at all, and takes 16 MB of memory to make.
+    The file appears whole or not at all, and a large one takes no more memory to make than a small.
 
     Raises:
         ConfigError: there is no such shape or format.
