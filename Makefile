@@ -3,10 +3,12 @@
 PYTHON ?= python3
 DEMO   := .venv-demo
 DEV    := .venv-dev
+PEERS  := build/peers
 PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
-.PHONY: demo setup test test-slow test-gpu check fix check-native check-neon bench docs nano-cpu clean native
+.PHONY: demo setup test test-slow test-gpu check fix check-native check-neon bench bench-peers \
+        bench-tools bench-ik docs nano-cpu clean native
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -80,6 +82,33 @@ nano-cpu: $(DEV)/installed
 
 bench: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/decode.py
+
+# Against other engines, which get an environment of their own: an hour or more for everything, so
+# FLAGS may choose, such as FLAGS="--shapes s --formats q8_0".
+bench-peers: $(DEV)/installed $(PEERS)/installed
+	$(DEV)/bin/python benchmarks/peers.py --peer-python $(PEERS)/bin/python $(FLAGS)
+
+$(PEERS)/installed: benchmarks/peers.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" $(PEERS)/bin/pip install $(PIP) -r benchmarks/peers.txt
+	touch $@
+
+# llama.cpp's own programs, from the sources that its Python package brings: for its start-up time.
+bench-tools: $(DEV)/installed $(PEERS)/installed
+	$(PEERS)/bin/pip download $(PIP) --no-deps --no-binary :all: -d $(PEERS)/source -r benchmarks/peers.txt
+	tar -xzf $(PEERS)/source/*.tar.gz -C $(PEERS)/source --strip-components=1
+	$(DEV)/bin/cmake -S $(PEERS)/source/vendor/llama.cpp -B $(PEERS)/llama.cpp -G Ninja \
+	  -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF \
+	  -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF
+	$(DEV)/bin/cmake --build $(PEERS)/llama.cpp --target llama-bench llama-batched-bench llama-completion
+
+# ik_llama.cpp, a further peer, from sources that you have: make bench-ik IK=path/to/ik_llama.cpp
+bench-ik: $(DEV)/installed
+	@test -n "$(IK)" || { echo "say where its sources are: make bench-ik IK=path/to/ik_llama.cpp"; exit 1; }
+	$(DEV)/bin/cmake -S $(IK) -B $(PEERS)/ik -G Ninja -DCMAKE_BUILD_TYPE=Release \
+	  -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=ON -DGGML_IQK_FA_ALL_QUANTS=OFF -DLLAMA_BUILD_TESTS=OFF \
+	  -DLLAMA_BUILD_SERVER=OFF
+	$(DEV)/bin/cmake --build $(PEERS)/ik --target llama-bench llama-batched-bench
 
 docs: $(DEV)/installed
 	$(DEV)/bin/mkdocs build --strict --site-dir build/site

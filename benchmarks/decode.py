@@ -14,7 +14,6 @@ import datetime
 import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,18 +25,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from codellama import LLM, SamplingParams, _native
+from codellama.bench.machine import cpu_name
 from codellama.checkpoint.convert import convert
 from codellama.checkpoint.hub import resolve
 
 PROMPT = 'def fibonacci(n):\n    """Return the n-th Fibonacci number."""\n'
 RESULTS = Path(__file__).parent / "results"
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def commit() -> str:

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings_machine.h"
 #include "model.h"
 #include "sampling.h"
 #include "simd.h"
@@ -305,4 +306,5 @@ NB_MODULE(_native, m) {
     m.def("cpu_features", &cpu_features);
     m.def("simd_levels", &simd_levels);
     m.def("n_physical_threads", &n_physical_threads);
+    bind_machine(m);
 }

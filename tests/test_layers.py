@@ -17,7 +17,7 @@ PACKAGE = Path(codellama.__file__).parent
 ROWS = [
     {"__main__"},
     {"cli"},
-    {"engine", "train"},
+    {"engine", "train", "bench"},
     {"runners"},
     {"checkpoint"},
     {"model", "quant"},

@@ -130,5 +130,20 @@ def cpu_features() -> list[str]:
 def simd_levels() -> list[str]:
     """The kernels this CPU can run, slowest first."""
 
+class machine:
+    """What the machine itself can do; a submodule of functions."""
+
+    @staticmethod
+    def read_bandwidth(n_bytes: int, n_threads: int, n_passes: int) -> list[float]:
+        """Bytes per second at which threads read n_bytes, each its part: one number per pass."""
+
+    @staticmethod
+    def peak_kinds() -> list[str]:
+        """Arithmetic this CPU can do: "fp32_..." and "int8_..." kinds, the widest of each last."""
+
+    @staticmethod
+    def peak(kind: str, n_threads: int, n_passes: int) -> list[float]:
+        """Operations per second from registers, one number per pass; multiply and add are two."""
+
 def n_physical_threads() -> int:
     """Physical cores this process may use."""

@@ -7,6 +7,7 @@
     ├── RequestError       a request that can never be served
     │   └── ContextTooLong
     ├── OutOfMemory        the key/value cache or the machine is too small
+    ├── EngineFailed       a process with an engine in it cannot go on
     └── MissingExtra       an optional part of the package is not installed
 
 A message says where, what was found and what was expected; `hint` says what to do.
@@ -51,6 +52,10 @@ class ContextTooLong(RequestError):
 
 class OutOfMemory(CodeLlamaError):
     """The key/value cache, or the machine, is too small for what was asked."""
+
+
+class EngineFailed(CodeLlamaError):
+    """Another process, with an engine in it, said why it cannot go on."""
 
 
 class MissingExtra(CodeLlamaError):

@@ -64,6 +64,8 @@ def test_help_loads_no_numpy(arguments: tuple[str, ...]) -> None:
     assert found in ([], ["importlib.metadata"])
 
 
-@pytest.mark.parametrize("verb", ["complete", "infill", "chat", "info", "models", "convert"])
+@pytest.mark.parametrize(
+    "verb", ["complete", "infill", "chat", "info", "models", "convert", "bench"]
+)
 def test_help_of_a_verb_loads_no_engine(verb: str) -> None:
     assert loaded(verb, "--help", of=("codellama.engine", "codellama.checkpoint", *HEAVY)) == []

@@ -1,0 +1,1 @@
+"""Engines that a `worker` process can hold; each file runs by its path."""
