@@ -6,8 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 
 from codellama.checkpoint.reader import Reader
-
-KV_BYTES_PER_VALUE = 4  # the native core keeps keys and values in F32
+from codellama.runners import kv_bytes_per_token, natural_kv_cache
 
 _EMBEDDINGS = "embed_tokens.weight"
 _HEAD = "lm_head.weight"
@@ -52,7 +51,7 @@ def cost_of(reader: Reader) -> Cost:
     quantised = sum(n for name, n in matrices.items() if read[name].format.is_quantised)
     return Cost(
         weight_bytes=sum(info.n_bytes for info in read.values()),
-        kv_bytes_per_position=config.kv_bytes_per_token(KV_BYTES_PER_VALUE),
+        kv_bytes_per_position=kv_bytes_per_token(config, natural_kv_cache(reader, "cpu")),
         body_macs=sum(n for name, n in matrices.items() if name != head),
         head_macs=matrices[head],
         is_quantised=2 * quantised > sum(matrices.values()),
