@@ -124,6 +124,13 @@ def matmul(x: _Floats, format: str, rows: int, data: _Bytes, simd: str = "auto")
     format, x is rounded to 8 bits in groups of 32 first.
     """
 
+def quantise(format: str, x: _Floats, out: _Bytes, n_threads: int) -> int:
+    """Rounds the numbers x [n * block_size] to a block format, into out [n * block_bytes].
+
+    Gives -1, or the first block that cannot be stored, behind which `out` is not defined. Arrays of
+    another type or layout are a TypeError.
+    """
+
 def cpu_features() -> list[str]:
     """The CPU's instruction sets that matter here and that the system allows."""
 

@@ -1,0 +1,496 @@
+// The encoders of the block formats, as inline functions over vectors with one lane for each group of a
+// block. Included by one file for each instruction set. Every sum runs in the order of the numbers and
+// nothing is contracted, so all of them give the bits of `quant/blocks_32.py` and `quant/encode_k.py`,
+// which say what is computed and why.
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "quantise.h"
+
+namespace codellama {
+namespace CODELLAMA_QUANTISE_BODY {
+
+namespace {
+
+using std::size_t;
+
+template <int G>
+struct Vectors {
+    typedef float Floats __attribute__((vector_size(4 * G)));
+    typedef int32_t Ints __attribute__((vector_size(4 * G)));
+};
+template <int G>
+using Vec = typename Vectors<G>::Floats;
+template <int G>
+using Ints = typename Vectors<G>::Ints;
+
+constexpr int kTries = 17;
+constexpr int kAgain = 2;
+constexpr float kLargest = 3.40282347e38f;
+
+uint16_t half_bits(float x) {
+    const uint32_t bits = std::bit_cast<uint32_t>(x);
+    const uint32_t sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
+    if (magnitude >= 0x47800000) return static_cast<uint16_t>(sign | 0x7c00);  // infinity; NaN too
+    if (magnitude < 0x38800000) {  // adding 1/2 leaves units of 2^-24, the step of small halves
+        const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+        return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x3f000000));
+    }
+    const uint32_t rounded = magnitude + 0xfff + ((magnitude >> 13) & 1);
+    return static_cast<uint16_t>(sign | ((rounded - 0x38000000) >> 13));
+}
+
+float from_half(uint16_t half) {
+    const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16, magnitude = half & 0x7fff;
+    if (magnitude < 0x400) {
+        const float value = static_cast<float>(magnitude) * 5.9604644775390625e-8f;  // 2^-24
+        return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | sign);
+    }
+    const uint32_t top = magnitude >= 0x7c00 ? 0x70000000 : 0x38000000;
+    return std::bit_cast<float>(sign | ((magnitude << 13) + top));
+}
+
+bool is_finite_half(uint16_t half) { return (half & 0x7c00) != 0x7c00; }
+
+void put(uint8_t* out, uint16_t half) { std::memcpy(out, &half, 2); }
+
+// 1 / d, but 0 where there is nothing to divide by.
+float inverse_of(float d) {
+    const float inverse = 1.0f / d;
+    return std::fabs(inverse) <= kLargest ? inverse : 0.0f;
+}
+
+bool all_finite(const float* x, int n) {
+    bool finite = true;
+    for (int i = 0; i < n; ++i) finite &= std::fabs(x[i]) <= kLargest;
+    return finite;
+}
+
+// --- blocks of 32
+
+void put_nibbles(const uint8_t* q, uint8_t* out) {
+    for (int j = 0; j < 16; ++j) {
+        out[j] = static_cast<uint8_t>((q[j] & 15) | ((q[j + 16] & 15) << 4));
+    }
+}
+
+void put_fifth_bits(const uint8_t* q, uint8_t* out) {
+    uint32_t bits = 0;
+    for (int i = 0; i < 32; ++i) bits |= static_cast<uint32_t>(q[i] >> 4) << i;
+    std::memcpy(out, &bits, 4);
+}
+
+bool encode_q8_0(const float* x, uint8_t* out) {
+    if (!all_finite(x, 32)) return false;
+    float peak = 0.0f;
+    for (int i = 0; i < 32; ++i) peak = std::max(peak, std::fabs(x[i]));
+    const float d = peak / 127.0f, inverse = inverse_of(d);
+    const uint16_t half = half_bits(d);
+    put(out, half);
+    for (int i = 0; i < 32; ++i) {
+        const float ratio = x[i] * inverse;
+        const int whole = static_cast<int>(ratio);
+        const int more = static_cast<int>(2.0f * (ratio - static_cast<float>(whole)));
+        out[2 + i] = static_cast<uint8_t>(static_cast<int8_t>(whole + more));
+    }
+    return is_finite_half(half);
+}
+
+// Q4_0 and Q5_0: q from 0 to 2 * half - 1, the number furthest from zero becoming 0.
+bool around_zero(const float* x, int half, uint16_t& d_bits, uint8_t* q) {
+    if (!all_finite(x, 32)) return false;
+    float largest = x[0];
+    for (int i = 1; i < 32; ++i) {
+        if (std::fabs(x[i]) > std::fabs(largest)) largest = x[i];
+    }
+    const float d = largest / static_cast<float>(-half), inverse = inverse_of(d);
+    const float middle = static_cast<float>(half) + 0.5f, top = static_cast<float>(2 * half - 1);
+    d_bits = half_bits(d);
+    for (int i = 0; i < 32; ++i) {
+        const int whole = static_cast<int>(x[i] * inverse + middle);
+        q[i] = static_cast<uint8_t>(std::clamp(whole, 0, static_cast<int>(top)));
+    }
+    return is_finite_half(d_bits);
+}
+
+// Q4_1 and Q5_1: q from 0 to steps, above the smallest number.
+bool above_minimum(const float* x, int steps, uint16_t& d_bits, uint16_t& m_bits, uint8_t* q) {
+    if (!all_finite(x, 32)) return false;
+    float low = x[0], high = x[0];
+    for (int i = 1; i < 32; ++i) {
+        low = std::min(low, x[i]);
+        high = std::max(high, x[i]);
+    }
+    low += 0.0f;
+    const float d = (high - low + 0.0f) / static_cast<float>(steps);
+    d_bits = half_bits(d);
+    m_bits = half_bits(low);
+    if (!is_finite_half(d_bits) || !is_finite_half(m_bits)) return false;
+    const float inverse = inverse_of(d);
+    for (int i = 0; i < 32; ++i) {
+        const int whole = static_cast<int>((x[i] - low) * inverse + 0.5f);
+        q[i] = static_cast<uint8_t>(std::clamp(whole, 0, steps));
+    }
+    return true;
+}
+
+bool encode_q4_0(const float* x, uint8_t* out) {
+    uint16_t d = 0;
+    uint8_t q[32];
+    if (!around_zero(x, 8, d, q)) return false;
+    put(out, d);
+    put_nibbles(q, out + 2);
+    return true;
+}
+
+bool encode_q5_0(const float* x, uint8_t* out) {
+    uint16_t d = 0;
+    uint8_t q[32];
+    if (!around_zero(x, 16, d, q)) return false;
+    put(out, d);
+    put_fifth_bits(q, out + 2);
+    put_nibbles(q, out + 6);
+    return true;
+}
+
+bool encode_q4_1(const float* x, uint8_t* out) {
+    uint16_t d = 0, m = 0;
+    uint8_t q[32];
+    if (!above_minimum(x, 15, d, m, q)) return false;
+    put(out, d);
+    put(out + 2, m);
+    put_nibbles(q, out + 4);
+    return true;
+}
+
+bool encode_q5_1(const float* x, uint8_t* out) {
+    uint16_t d = 0, m = 0;
+    uint8_t q[32];
+    if (!above_minimum(x, 31, d, m, q)) return false;
+    put(out, d);
+    put(out + 2, m);
+    put_fifth_bits(q, out + 4);
+    put_nibbles(q, out + 8);
+    return true;
+}
+
+// --- blocks of 256: G groups of E numbers, one lane for each group
+
+template <int G>
+inline Vec<G> magnitude(const Vec<G>& x) {
+    return (Vec<G>)((Ints<G>)x & 0x7fffffff);
+}
+
+template <int G>
+inline Vec<G> over(const Vec<G>& a, const Vec<G>& b) {
+    const Vec<G> quotient = a / b;
+    return magnitude<G>(quotient) <= kLargest ? quotient : Vec<G>{};
+}
+
+template <int G>
+inline Vec<G> one_over(const Vec<G>& b) {
+    return over<G>(Vec<G>{} + 1.0f, b);
+}
+
+template <int G>
+inline Vec<G> whole(const Vec<G>& x, float top) {
+    const Vec<G> zero{}, most = zero + top;
+    const Vec<G> above = x > zero ? x : zero;
+    const Vec<G> cut = above < most ? above : most;
+    return __builtin_convertvector(__builtin_convertvector(cut + 0.5f, Ints<G>), Vec<G>);
+}
+
+// The lanes' sum, one by one.
+template <int G>
+inline float total(const Vec<G>& x) {
+    float sum = x[0];
+    for (int g = 1; g < G; ++g) sum += x[g];
+    return sum;
+}
+
+template <int G>
+struct Block {
+    static constexpr int E = 256 / G;
+
+    explicit Block(const float* numbers) {
+        for (int e = 0; e < E; ++e) {
+            for (int g = 0; g < G; ++g) x[e][g] = numbers[g * E + e];
+        }
+    }
+
+    Vec<G> x[E], w[E];
+};
+
+// What F16 scales make of a block, and its weighted squared error.
+template <int G>
+struct Stored {
+    Vec<G> q[256 / G];
+    uint16_t d, dmin;
+    float error;
+};
+
+// q for the scales d and dmin of s and m. `zero` is the q of the number 0, `top` the largest q.
+template <int G>
+inline Stored<G> rounded(const Block<G>& block, const Vec<G>& s, const Vec<G>& m, uint16_t d,
+                         uint16_t dmin, float zero, float top) {
+    Stored<G> found;
+    found.d = d;
+    found.dmin = dmin;
+    const Vec<G> scale = from_half(d) * s, low = from_half(dmin) * m, inverse = one_over<G>(scale);
+    Vec<G> error{};
+    for (int e = 0; e < Block<G>::E; ++e) {
+        const Vec<G> x = block.x[e];
+        found.q[e] = whole<G>((x + low) * inverse + zero, top) - zero;
+        const Vec<G> off = x - (scale * found.q[e] - low);
+        error = e == 0 ? block.w[e] * off * off : error + block.w[e] * off * off;
+    }
+    found.error = total<G>(error);
+    return found;
+}
+
+// Fits d and dmin once more to the whole block, and keeps them where the error falls.
+template <int G>
+inline void fit_block(const Block<G>& block, const Vec<G>& s, const Vec<G>& m, float zero, float top,
+                      Stored<G>& best) {
+    for (int again = 0; again < kAgain; ++again) {
+        Vec<G> lanes[5];
+        for (int e = 0; e < Block<G>::E; ++e) {
+            const Vec<G> x = block.x[e], w = block.w[e];
+            const Vec<G> sq = s * best.q[e], wsq = w * sq, wm = w * m;
+            const Vec<G> terms[5] = {wsq * sq, wsq * m, wm * m, wsq * x, wm * x};
+            for (int i = 0; i < 5; ++i) lanes[i] = e == 0 ? terms[i] : lanes[i] + terms[i];
+        }
+        const float aa = total<G>(lanes[0]), ab = total<G>(lanes[1]), bb = total<G>(lanes[2]);
+        const float ax = total<G>(lanes[3]), bx = total<G>(lanes[4]);
+        const float det = aa * bb - ab * ab, inverse = inverse_of(det);
+        float d = (ax * bb - ab * bx) * inverse, dmin = (ax * ab - aa * bx) * inverse;
+        if (!(det > 0.0f) || dmin < 0.0f) {
+            d = ax * inverse_of(aa);
+            dmin = 0.0f;
+        }
+        const Stored<G> trial = rounded<G>(block, s, m, half_bits(d), half_bits(dmin), zero, top);
+        if (trial.error < best.error) best = trial;
+    }
+}
+
+// The step that covers x in `top` steps, and x in whole steps.
+template <int G>
+inline float divided(const Vec<G>& x, float top, Vec<G>& steps) {
+    float peak = x[0];
+    for (int g = 1; g < G; ++g) peak = std::max(peak, x[g]);
+    const float d = peak / top;
+    steps = whole<G>(x * inverse_of(d), top);
+    return d;
+}
+
+bool is_too_large(const float* x, float reach) {
+    float peak = 0.0f;
+    for (int i = 0; i < 256; ++i) peak = std::max(peak, std::fabs(x[i]));
+    return !is_finite_half(half_bits(peak / reach));
+}
+
+using Vec8 = Vec<8>;
+using Vec16 = Vec<16>;
+
+struct Fit {
+    Vec8 scale, low, gain;
+};
+
+template <class Q>
+inline void try_fit(const Block<8>& block, const Vec8& sum_w, const Vec8& sum_x, Fit& best, Q&& q_of) {
+    Vec8 sum_q{}, sum_qq{}, sum_qx{};
+    for (int e = 0; e < 32; ++e) {
+        const Vec8 q = q_of(block.x[e]), wq = block.w[e] * q;
+        sum_q = e == 0 ? wq : sum_q + wq;
+        sum_qq = e == 0 ? wq * q : sum_qq + wq * q;
+        sum_qx = e == 0 ? wq * block.x[e] : sum_qx + wq * block.x[e];
+    }
+    const Vec8 zero{};
+    const Vec8 det = sum_w * sum_qq - sum_q * sum_q, inverse = one_over<8>(det);
+    const Vec8 free_low = (sum_qq * sum_x - sum_q * sum_qx) * inverse;
+    const auto is_flat = ~(det > zero) | (free_low > zero);
+    const Vec8 scale = is_flat ? sum_qx * one_over<8>(sum_qq)
+                               : (sum_w * sum_qx - sum_x * sum_q) * inverse;
+    const Vec8 low = is_flat ? zero : free_low;
+    const Vec8 gain = scale * sum_qx + low * sum_x;
+    const auto worth = (scale > zero) & (gain > best.gain);
+    best.scale = worth ? scale : best.scale;
+    best.low = worth ? low : best.low;
+    best.gain = worth ? gain : best.gain;
+}
+
+// Q4_K and Q5_K: s and m of each group, and q from 0 to top for the best d and dmin.
+bool with_minima(const float* numbers, float top, Vec8& s, Vec8& m, Stored<8>& stored) {
+    if (!all_finite(numbers, 256) || is_too_large(numbers, 64.0f * top)) return false;
+    Block<8> block(numbers);
+    const Vec8 zero{};
+    Vec8 squares = block.x[0] * block.x[0], low = block.x[0], high = block.x[0];
+    for (int e = 1; e < 32; ++e) {
+        squares += block.x[e] * block.x[e];
+        low = block.x[e] < low ? block.x[e] : low;
+        high = block.x[e] > high ? block.x[e] : high;
+    }
+    low = (low < zero ? low : zero) + zero;
+    Vec8 mean = squares / 32.0f;
+    for (int g = 0; g < 8; ++g) mean[g] = std::sqrt(mean[g]);
+    Vec8 sum_w{}, sum_x{};
+    for (int e = 0; e < 32; ++e) {
+        block.w[e] = magnitude<8>(block.x[e]) + mean;
+        sum_w = e == 0 ? block.w[e] : sum_w + block.w[e];
+        sum_x = e == 0 ? block.w[e] * block.x[e] : sum_x + block.w[e] * block.x[e];
+    }
+    const Vec8 span = high - low + zero;
+    Fit best{span / top, low, zero - INFINITY};
+    for (int i = 0; i < kTries; ++i) {
+        const Vec8 steps = zero + (top - 1.0f + static_cast<float>(i) / 8.0f);
+        const Vec8 inverse = over<8>(steps, span);
+        try_fit(block, sum_w, sum_x, best,
+                [&](const Vec8& x) { return whole<8>((x - low) * inverse, top); });
+    }
+    for (int again = 0; again < kAgain; ++again) {
+        const Vec8 inverse = one_over<8>(best.scale), from = best.low;
+        try_fit(block, sum_w, sum_x, best,
+                [&](const Vec8& x) { return whole<8>((x - from) * inverse, top); });
+    }
+    const uint16_t d = half_bits(divided<8>(best.scale, 63.0f, s));
+    const uint16_t dmin = half_bits(divided<8>(zero - best.low, 63.0f, m));
+    if (!is_finite_half(d) || !is_finite_half(dmin)) return false;
+    stored = rounded<8>(block, s, m, d, dmin, 0.0f, top);
+    fit_block<8>(block, s, m, 0.0f, top, stored);
+    return true;
+}
+
+void put_scales(const Vec8& s, const Vec8& m, const Stored<8>& stored, uint8_t* out) {
+    put(out, stored.d);
+    put(out + 2, stored.dmin);
+    for (int g = 0; g < 4; ++g) {
+        const int s0 = static_cast<int>(s[g]), s1 = static_cast<int>(s[g + 4]);
+        const int m0 = static_cast<int>(m[g]), m1 = static_cast<int>(m[g + 4]);
+        out[4 + g] = static_cast<uint8_t>(s0 | ((s1 >> 4) << 6));
+        out[8 + g] = static_cast<uint8_t>(m0 | ((m1 >> 4) << 6));
+        out[12 + g] = static_cast<uint8_t>((s1 & 15) | ((m1 & 15) << 4));
+    }
+}
+
+void put_groups(const Stored<8>& stored, uint8_t* out) {
+    for (int g = 0; g < 4; ++g) {
+        for (int j = 0; j < 32; ++j) {
+            const int low = static_cast<int>(stored.q[j][2 * g]);
+            const int high = static_cast<int>(stored.q[j][2 * g + 1]);
+            out[32 * g + j] = static_cast<uint8_t>((low & 15) | ((high & 15) << 4));
+        }
+    }
+}
+
+bool encode_q4_k(const float* x, uint8_t* out) {
+    Vec8 s, m;
+    Stored<8> stored;
+    if (!with_minima(x, 15.0f, s, m, stored)) return false;
+    put_scales(s, m, stored, out);
+    put_groups(stored, out + 16);
+    return true;
+}
+
+bool encode_q5_k(const float* x, uint8_t* out) {
+    Vec8 s, m;
+    Stored<8> stored;
+    if (!with_minima(x, 31.0f, s, m, stored)) return false;
+    put_scales(s, m, stored, out);
+    for (int j = 0; j < 32; ++j) {
+        int bits = 0;
+        for (int g = 0; g < 8; ++g) bits |= (static_cast<int>(stored.q[j][g]) >> 4) << g;
+        out[16 + j] = static_cast<uint8_t>(bits);
+    }
+    put_groups(stored, out + 48);
+    return true;
+}
+
+// The best scale of each of 8 groups of 16 numbers.
+inline Vec8 search_around_zero(const Vec8 (&x)[16]) {
+    const Vec8 nothing{};
+    Vec8 largest = x[0];
+    for (int e = 1; e < 16; ++e) {
+        largest = magnitude<8>(x[e]) > magnitude<8>(largest) ? x[e] : largest;
+    }
+    Vec8 scale = largest / -32.0f, gain = nothing - INFINITY;
+    for (int i = 0; i < kTries + kAgain; ++i) {
+        const Vec8 steps = nothing + (-31.0f - static_cast<float>(i) / 8.0f);
+        const Vec8 inverse = i < kTries ? over<8>(steps, largest) : one_over<8>(scale);
+        Vec8 sum_qx{}, sum_qq{};
+        for (int e = 0; e < 16; ++e) {
+            const Vec8 q = whole<8>(x[e] * inverse + 32.0f, 63.0f) - 32.0f;
+            const Vec8 wq = x[e] * x[e] * q;
+            sum_qx = e == 0 ? wq * x[e] : sum_qx + wq * x[e];
+            sum_qq = e == 0 ? wq * q : sum_qq + wq * q;
+        }
+        const Vec8 fitted = sum_qx * one_over<8>(sum_qq), explained = fitted * sum_qx;
+        const auto worth = explained > gain;
+        scale = worth ? fitted : scale;
+        gain = worth ? explained : gain;
+    }
+    return scale;
+}
+
+bool encode_q6_k(const float* x, uint8_t* out) {
+    if (!all_finite(x, 256) || is_too_large(x, 4096.0f)) return false;
+    Block<16> block(x);
+    Vec16 scale{};
+    const Vec16 nothing{};
+    for (int e = 0; e < 16; ++e) block.w[e] = block.x[e] * block.x[e];
+    for (int h = 0; h < 2; ++h) {
+        Vec8 half[16];
+        for (int e = 0; e < 16; ++e) {
+            for (int g = 0; g < 8; ++g) half[e][g] = x[128 * h + 16 * g + e];
+        }
+        const Vec8 found = search_around_zero(half);
+        for (int g = 0; g < 8; ++g) scale[8 * h + g] = found[g];
+    }
+    float furthest = scale[0];
+    for (int g = 1; g < 16; ++g) {
+        if (std::fabs(scale[g]) > std::fabs(furthest)) furthest = scale[g];
+    }
+    const float d = furthest / -128.0f;
+    const Vec16 s = whole<16>(scale * inverse_of(d) + 128.0f, 255.0f) - 128.0f;
+    const uint16_t half = half_bits(d);
+    if (!is_finite_half(half)) return false;
+    Stored<16> stored = rounded<16>(block, s, nothing, half, 0, 32.0f, 63.0f);
+    fit_block<16>(block, s, nothing, 32.0f, 63.0f, stored);
+
+    uint8_t q[256];
+    for (int g = 0; g < 16; ++g) {
+        for (int e = 0; e < 16; ++e) {
+            q[16 * g + e] = static_cast<uint8_t>(static_cast<int>(stored.q[e][g]) + 32);
+        }
+        out[192 + g] = static_cast<uint8_t>(static_cast<int8_t>(static_cast<int>(s[g])));
+    }
+    for (int h = 0; h < 2; ++h) {
+        const uint8_t* of = q + 128 * h;
+        for (int j = 0; j < 64; ++j) {
+            out[64 * h + j] = static_cast<uint8_t>((of[j] & 15) | ((of[64 + j] & 15) << 4));
+        }
+        for (int j = 0; j < 32; ++j) {
+            int bits = 0;
+            for (int k = 0; k < 4; ++k) bits |= (of[32 * k + j] >> 4) << (2 * k);
+            out[128 + 32 * h + j] = static_cast<uint8_t>(bits);
+        }
+    }
+    put(out + 208, stored.d);
+    return true;
+}
+
+}  // namespace
+
+extern const Encoder kEncoders[8];
+const Encoder kEncoders[8] = {
+    {"Q8_0", 32, 34, encode_q8_0},   {"Q4_0", 32, 18, encode_q4_0},
+    {"Q4_1", 32, 20, encode_q4_1},   {"Q5_0", 32, 22, encode_q5_0},
+    {"Q5_1", 32, 24, encode_q5_1},   {"Q4_K", 256, 144, encode_q4_k},
+    {"Q5_K", 256, 176, encode_q5_k}, {"Q6_K", 256, 210, encode_q6_k},
+};
+
+}  // namespace CODELLAMA_QUANTISE_BODY
+}  // namespace codellama
