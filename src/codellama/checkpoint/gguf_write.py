@@ -68,10 +68,10 @@ def save_gguf(
             os.posix_fallocate(file.fileno(), 0, -(-size // ALIGNMENT) * ALIGNMENT)
             file.write(start)
             for name, tensor in ledger.stream(tensors):
-                turned = neighbours_from_halves(tensor, config.head_dim)
-                stored = turned if is_turned(name) else tensor
-                _write(file, places[name], name, stored, formats[name], n_threads)
                 changes[tensor.format, formats[name]] += 1
+                if is_turned(name):
+                    tensor = neighbours_from_halves(tensor, config.head_dim)
+                _write(file, places[name], name, tensor, formats[name], n_threads)
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(dst)
