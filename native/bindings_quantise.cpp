@@ -20,8 +20,8 @@ using Numbers = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::
 using NewBytes = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 int64_t quantise_into(const std::string& format, const Numbers& x, const NewBytes& out,
-                      int n_threads) {
-    const Encoder& encoder = find_encoder(format);
+                      int n_threads, const std::string& simd) {
+    const Encoder& encoder = find_encoder(format, simd);
     const auto n = static_cast<int64_t>(x.size());
     const int64_t n_blocks = n / encoder.block_size;
     if (n % encoder.block_size != 0 ||
@@ -38,7 +38,7 @@ int64_t quantise_into(const std::string& format, const Numbers& x, const NewByte
 
 void bind_quantise(nb::module_& m) {
     m.def("quantise", &quantise_into, "format"_a, "x"_a.noconvert(), "out"_a.noconvert(),
-          "n_threads"_a);
+          "n_threads"_a, "simd"_a = "auto");
 }
 
 }  // namespace codellama

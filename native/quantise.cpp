@@ -19,18 +19,21 @@ namespace {
 
 constexpr int64_t kShare = 4096;  // numbers a thread takes at once
 
-const Encoder (&encoders())[8] {
+const Encoder (&encoders(const std::string& simd))[8] {
+    if (simd != "auto" && simd != "generic") {
+        throw std::invalid_argument(simd + " is no choice of instructions: auto or generic");
+    }
 #ifdef CODELLAMA_QUANTISE_AVX2
-    if (__builtin_cpu_supports("avx2")) return quantise_avx2::kEncoders;
+    if (simd == "auto" && __builtin_cpu_supports("avx2")) return quantise_avx2::kEncoders;
 #endif
     return quantise_generic::kEncoders;
 }
 
 }  // namespace
 
-const Encoder& find_encoder(const std::string& format) {
+const Encoder& find_encoder(const std::string& format, const std::string& simd) {
     std::string known;
-    for (const Encoder& encoder : encoders()) {
+    for (const Encoder& encoder : encoders(simd)) {
         if (format == encoder.name) return encoder;
         known += std::string(known.empty() ? "" : ", ") + encoder.name;
     }

@@ -17,8 +17,9 @@ struct Encoder {
     EncodeBlock encode;
 };
 
-// Throws std::invalid_argument when the format is not one that is written in blocks.
-const Encoder& find_encoder(const std::string& format);
+// The fastest encoder of this CPU, or with simd "generic" the one for any. Throws std::invalid_argument
+// when the format is not one that is written in blocks.
+const Encoder& find_encoder(const std::string& format, const std::string& simd = "auto");
 
 // Encodes n_blocks blocks. Returns the first block that cannot be stored, or -1; the bytes behind such
 // a block are undefined.

@@ -25,9 +25,13 @@ TEST(blocks_are_encoded_in_exact_room_by_any_number_of_threads) {
         for (const int64_t n_blocks : {0, 1, 3, 500}) {
             const auto x = codellama::test::normal(random, n_blocks * encoder.block_size);
             std::vector<uint8_t> alone(n_blocks * encoder.block_bytes), shared(alone.size());
+            std::vector<uint8_t> generic(alone.size());
             CHECK(quantise(encoder, x.data(), n_blocks, alone.data(), 1) == -1);
             CHECK(quantise(encoder, x.data(), n_blocks, shared.data(), 4) == -1);
             CHECK(alone == shared);
+            const Encoder& plain = find_encoder(format, "generic");
+            CHECK(quantise(plain, x.data(), n_blocks, generic.data(), 2) == -1);
+            CHECK(alone == generic);
         }
     }
 }

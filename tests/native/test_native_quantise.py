@@ -45,6 +45,9 @@ def test_the_same_bits(format: Format, what: str) -> None:
     ours = native.quantise(format, x)
     assert ours.shape == (len(x), n_bytes(format, (1, 256)))
     assert ours.tobytes() == formats.quantise(format, x).tobytes()
+    generic = np.empty(ours.size, np.uint8)
+    assert _native.quantise(str(format), x.reshape(-1), generic, 1, "generic") == -1
+    assert ours.tobytes() == generic.tobytes()
 
 
 @settings(deadline=None)
@@ -107,6 +110,8 @@ def test_bad_arguments_are_named() -> None:
     ]:
         with pytest.raises(ValueError, match=r"fit|format"):
             _native.quantise(format, numbers, room, n_threads)
+    with pytest.raises(ValueError, match="auto or generic"):
+        _native.quantise("Q4_K", x, out, 1, "mmx")  # type: ignore[arg-type]
     for numbers, room in [(x.astype(np.float64), out), (x[::2], out), (x, out.astype(np.int8))]:
         with pytest.raises(TypeError):
             _native.quantise("Q4_K", numbers, room, 1)
