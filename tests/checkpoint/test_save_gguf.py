@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -287,6 +289,39 @@ def test_a_failure_at_any_step_leaves_the_old_file(
         write(dst, tokenizer, overwrite=True)
     assert left(dst.parent) == [dst.name] * old
     assert not old or dst.read_text() == "old"
+
+
+def test_an_interrupt_leaves_nothing(dst: Path) -> None:
+    """Ctrl-C comes while a tensor is read."""
+    from codellama.checkpoint.quantize import quantize
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize(write_hf(dst.parent / "hf"), dst, "q8_0", progress=stop)
+    assert left(dst.parent) == ["hf"]
+
+
+KILL = """
+import os, sys
+from pathlib import Path
+from codellama.checkpoint import gguf_write
+from codellama.checkpoint.quantize import quantize
+places = {"posix_fallocate": os, "fsync": os, "rename": Path, "_write": gguf_write}
+setattr(places[sys.argv[1]], sys.argv[1], lambda *_: os._exit(9))
+quantize(sys.argv[2], sys.argv[3], "q8_0", overwrite=True)
+"""
+
+
+@pytest.mark.parametrize("step", ["posix_fallocate", "_write", "fsync", "rename"])
+def test_killed_at_any_step_the_old_file_is_there(dst: Path, hf_folder: Path, step: str) -> None:
+    """What the dead process wrote keeps its hidden name."""
+    dst.write_text("old")
+    command = [sys.executable, "-c", KILL, step, str(hf_folder), str(dst)]
+    assert subprocess.run(command, timeout=60).returncode == 9
+    assert [name for name in left(dst.parent) if not name.startswith(".")] == [dst.name]
+    assert dst.read_text() == "old"
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 import resource
 from pathlib import Path
 
+import gguf
 import pytest
 from command import Done, run
 
@@ -116,6 +117,35 @@ def test_what_exists_stays(hf_folder: Path, dst: Path) -> None:
     assert dst.read_text() == "mine"
     assert quantize(hf_folder, dst, "q8_0", "--force", "--no-report").code == 0
     assert checkpoint.open(dst).kind == "gguf"
+
+
+def test_the_source_is_not_written_over(hf_folder: Path, tmp_path: Path) -> None:
+    path, link = tmp_path / "a.gguf", tmp_path / "link.gguf"
+    assert quantize(hf_folder, path, "f16", "--no-report").code == 0
+    link.symlink_to(path)
+    before = path.read_bytes()
+    for src, dst in [(path, path), (link, path), (path, link)]:
+        done = quantize(src, dst, "q8_0", "--force")
+        assert done.code == 1
+        assert "is the source itself" in done.err
+    assert path.read_bytes() == before
+
+
+def test_the_file_bears_the_name_that_was_given(hf_folder: Path, dst: Path, tmp_path: Path) -> None:
+    source = tmp_path / "CodeLlama-7b.v2"
+    source.symlink_to(hf_folder)
+    assert quantize(source, dst, "f16", "--no-report").code == 0
+    fields = gguf.GGUFReader(dst).fields
+    assert fields["general.name"].contents() == "CodeLlama-7b.v2"
+    assert fields["general.file_type"].contents() == 1
+
+
+def test_info_shows_a_mixed_file(tmp_path: Path, dst: Path) -> None:
+    config = tiny_config(dim=256, n_heads=4, n_kv_heads=2, head_dim=64, ffn_dim=480)
+    assert quantize(write_hf(tmp_path / "m", config), dst, "q4_k_m", "--no-report").code == 0
+    facts = json.loads(run("info", dst, "--json").out)
+    assert facts["tensor_formats"] == {"F32": 5, "Q4_K": 12, "Q5_0": 1, "Q6_K": 2, "Q8_0": 1}
+    assert "12 Q4_K, 1 Q5_0, 2 Q6_K, 1 Q8_0" in run("info", dst).out.decode()
 
 
 def test_a_quantised_source_is_refused_unless_asked_for(

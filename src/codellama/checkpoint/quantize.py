@@ -64,6 +64,10 @@ def quantize(
     dst = Path(dst)
     check_destination(dst, overwrite)
     reader = checkpoint.open(src)
+    if dst.exists() and dst.samefile(reader.path):
+        raise CheckpointError(
+            f"{dst}: is the source itself, which would be lost", hint="choose another name"
+        )
     found = plan(MIXES[mix], reader.config.tensor_shapes(), reader.config.n_layers)
     if not allow_requantize:
         _refuse_quantised(
@@ -85,7 +89,7 @@ def quantize(
                 progress(done, src_bytes)
 
     metadata = Metadata(
-        name=reader.path.resolve().stem if name is None else name,
+        name=reader.path.resolve().name.removesuffix(".gguf") if name is None else name,
         file_type=MIXES[mix].file_type,
         tokenizer=reader.tokenizer(),
         generation=reader.generation,

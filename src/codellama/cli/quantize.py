@@ -71,6 +71,7 @@ def run(args: Namespace) -> int:
             src,
             args.dst,
             args.format,
+            name=Path(args.src).name.removesuffix(".gguf") or None,
             overwrite=args.force,
             allow_requantize=args.allow_requantize,
             n_threads=args.threads,
