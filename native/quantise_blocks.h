@@ -28,7 +28,8 @@ using Vec = typename Vectors<G>::Floats;
 template <int G>
 using Ints = typename Vectors<G>::Ints;
 
-constexpr int kTries = 17;
+constexpr int kTries = 25;
+constexpr int kTriesAroundZero = 17;
 constexpr int kAgain = 2;
 constexpr float kLargest = 3.40282347e38f;
 
@@ -225,43 +226,42 @@ struct Block {
     Vec<G> x[E], w[E];
 };
 
-// What F16 scales make of a block, and its weighted squared error.
+// A block as it may be stored, and the groups' weighted squared errors.
 template <int G>
 struct Stored {
     Vec<G> q[256 / G];
+    Vec<G> s, m, errors;
     uint16_t d, dmin;
-    float error;
 };
 
-// q for the scales d and dmin of s and m. `zero` is the q of the number 0, `top` the largest q.
+// q goes from -zero to top - zero, s from least to most, m from 0 to most_m.
+struct Range {
+    float zero, top, least, most, most_m;
+};
+
 template <int G>
-inline Stored<G> rounded(const Block<G>& block, const Vec<G>& s, const Vec<G>& m, uint16_t d,
-                         uint16_t dmin, float zero, float top) {
-    Stored<G> found;
-    found.d = d;
-    found.dmin = dmin;
-    const Vec<G> scale = from_half(d) * s, low = from_half(dmin) * m, inverse = one_over<G>(scale);
-    Vec<G> error{};
+inline void round_block(const Block<G>& block, const Range& of, Stored<G>& to) {
+    const Vec<G> scale = from_half(to.d) * to.s, low = from_half(to.dmin) * to.m;
+    const Vec<G> inverse = one_over<G>(scale);
+    Vec<G> errors{};
     for (int e = 0; e < Block<G>::E; ++e) {
         const Vec<G> x = block.x[e];
-        found.q[e] = whole<G>((x + low) * inverse + zero, top) - zero;
-        const Vec<G> off = x - (scale * found.q[e] - low);
-        error = e == 0 ? block.w[e] * off * off : error + block.w[e] * off * off;
+        to.q[e] = whole<G>((x + low) * inverse + of.zero, of.top) - of.zero;
+        const Vec<G> off = x - (scale * to.q[e] - low);
+        errors = e == 0 ? block.w[e] * off * off : errors + block.w[e] * off * off;
     }
-    found.error = total<G>(error);
-    return found;
+    to.errors = errors;
 }
 
-// Fits d and dmin once more to the whole block, and keeps them where the error falls.
+// Fits d and dmin to the whole block, and keeps them where its error falls.
 template <int G>
-inline void fit_block(const Block<G>& block, const Vec<G>& s, const Vec<G>& m, float zero, float top,
-                      Stored<G>& best) {
+inline void fit_block(const Block<G>& block, const Range& of, Stored<G>& best) {
     for (int again = 0; again < kAgain; ++again) {
         Vec<G> lanes[5];
         for (int e = 0; e < Block<G>::E; ++e) {
             const Vec<G> x = block.x[e], w = block.w[e];
-            const Vec<G> sq = s * best.q[e], wsq = w * sq, wm = w * m;
-            const Vec<G> terms[5] = {wsq * sq, wsq * m, wm * m, wsq * x, wm * x};
+            const Vec<G> sq = best.s * best.q[e], wsq = w * sq, wm = w * best.m;
+            const Vec<G> terms[5] = {wsq * sq, wsq * best.m, wm * best.m, wsq * x, wm * x};
             for (int i = 0; i < 5; ++i) lanes[i] = e == 0 ? terms[i] : lanes[i] + terms[i];
         }
         const float aa = total<G>(lanes[0]), ab = total<G>(lanes[1]), bb = total<G>(lanes[2]);
@@ -272,9 +272,47 @@ inline void fit_block(const Block<G>& block, const Vec<G>& s, const Vec<G>& m, f
             d = ax * inverse_of(aa);
             dmin = 0.0f;
         }
-        const Stored<G> trial = rounded<G>(block, s, m, half_bits(d), half_bits(dmin), zero, top);
-        if (trial.error < best.error) best = trial;
+        Stored<G> trial;
+        trial.s = best.s;
+        trial.m = best.m;
+        trial.d = half_bits(d);
+        trial.dmin = half_bits(dmin);
+        round_block<G>(block, of, trial);
+        if (total<G>(trial.errors) < total<G>(best.errors)) best = trial;
     }
+}
+
+// Moves each group's s and m by one where its error falls.
+template <int G>
+inline void move_scales(const Block<G>& block, const Range& of, Stored<G>& best) {
+    const Vec<G> s = best.s, m = best.m, zero{};
+    const Vec<G> least = zero + of.least, most = zero + of.most, most_m = zero + of.most_m;
+    Stored<G> trial = best;
+    for (int up = -1; up <= 1; ++up) {
+        trial.s = s + static_cast<float>(up);
+        trial.s = trial.s > least ? trial.s : least;
+        trial.s = trial.s < most ? trial.s : most;
+        const int by = of.most_m > 0.0f ? 1 : 0;
+        for (int up_m = -by; up_m <= by; ++up_m) {
+            trial.m = m + static_cast<float>(up_m);
+            trial.m = trial.m > zero ? trial.m : zero;
+            trial.m = trial.m < most_m ? trial.m : most_m;
+            round_block<G>(block, of, trial);
+            const auto worth = trial.errors < best.errors;
+            for (int e = 0; e < Block<G>::E; ++e) best.q[e] = worth ? trial.q[e] : best.q[e];
+            best.s = worth ? trial.s : best.s;
+            best.m = worth ? trial.m : best.m;
+            best.errors = worth ? trial.errors : best.errors;
+        }
+    }
+}
+
+template <int G>
+inline void improve(const Block<G>& block, const Range& of, Stored<G>& stored) {
+    round_block<G>(block, of, stored);
+    fit_block<G>(block, of, stored);
+    move_scales<G>(block, of, stored);
+    fit_block<G>(block, of, stored);
 }
 
 // The step that covers x in `top` steps, and x in whole steps.
@@ -323,8 +361,8 @@ inline void try_fit(const Block<8>& block, const Vec8& sum_w, const Vec8& sum_x,
     best.gain = worth ? gain : best.gain;
 }
 
-// Q4_K and Q5_K: s and m of each group, and q from 0 to top for the best d and dmin.
-bool with_minima(const float* numbers, float top, Vec8& s, Vec8& m, Stored<8>& stored) {
+// Q4_K and Q5_K.
+bool with_minima(const float* numbers, float top, Stored<8>& stored) {
     if (!all_finite(numbers, 256) || is_too_large(numbers, 64.0f * top)) return false;
     Block<8> block(numbers);
     const Vec8 zero{};
@@ -346,7 +384,7 @@ bool with_minima(const float* numbers, float top, Vec8& s, Vec8& m, Stored<8>& s
     const Vec8 span = high - low + zero;
     Fit best{span / top, low, zero - INFINITY};
     for (int i = 0; i < kTries; ++i) {
-        const Vec8 steps = zero + (top - 1.0f + static_cast<float>(i) / 8.0f);
+        const Vec8 steps = zero + (top - 4.0f + static_cast<float>(i) / 4.0f);
         const Vec8 inverse = over<8>(steps, span);
         try_fit(block, sum_w, sum_x, best,
                 [&](const Vec8& x) { return whole<8>((x - low) * inverse, top); });
@@ -356,17 +394,17 @@ bool with_minima(const float* numbers, float top, Vec8& s, Vec8& m, Stored<8>& s
         try_fit(block, sum_w, sum_x, best,
                 [&](const Vec8& x) { return whole<8>((x - from) * inverse, top); });
     }
-    const uint16_t d = half_bits(divided<8>(best.scale, 63.0f, s));
-    const uint16_t dmin = half_bits(divided<8>(zero - best.low, 63.0f, m));
-    if (!is_finite_half(d) || !is_finite_half(dmin)) return false;
-    stored = rounded<8>(block, s, m, d, dmin, 0.0f, top);
-    fit_block<8>(block, s, m, 0.0f, top, stored);
+    stored.d = half_bits(divided<8>(best.scale, 63.0f, stored.s));
+    stored.dmin = half_bits(divided<8>(zero - best.low, 63.0f, stored.m));
+    if (!is_finite_half(stored.d) || !is_finite_half(stored.dmin)) return false;
+    improve<8>(block, {0.0f, top, 0.0f, 63.0f, 63.0f}, stored);
     return true;
 }
 
-void put_scales(const Vec8& s, const Vec8& m, const Stored<8>& stored, uint8_t* out) {
+void put_scales(const Stored<8>& stored, uint8_t* out) {
     put(out, stored.d);
     put(out + 2, stored.dmin);
+    const Vec8 &s = stored.s, &m = stored.m;
     for (int g = 0; g < 4; ++g) {
         const int s0 = static_cast<int>(s[g]), s1 = static_cast<int>(s[g + 4]);
         const int m0 = static_cast<int>(m[g]), m1 = static_cast<int>(m[g + 4]);
@@ -387,19 +425,17 @@ void put_groups(const Stored<8>& stored, uint8_t* out) {
 }
 
 bool encode_q4_k(const float* x, uint8_t* out) {
-    Vec8 s, m;
     Stored<8> stored;
-    if (!with_minima(x, 15.0f, s, m, stored)) return false;
-    put_scales(s, m, stored, out);
+    if (!with_minima(x, 15.0f, stored)) return false;
+    put_scales(stored, out);
     put_groups(stored, out + 16);
     return true;
 }
 
 bool encode_q5_k(const float* x, uint8_t* out) {
-    Vec8 s, m;
     Stored<8> stored;
-    if (!with_minima(x, 31.0f, s, m, stored)) return false;
-    put_scales(s, m, stored, out);
+    if (!with_minima(x, 31.0f, stored)) return false;
+    put_scales(stored, out);
     for (int j = 0; j < 32; ++j) {
         int bits = 0;
         for (int g = 0; g < 8; ++g) bits |= (static_cast<int>(stored.q[j][g]) >> 4) << g;
@@ -417,9 +453,9 @@ inline Vec8 search_around_zero(const Vec8 (&x)[16]) {
         largest = magnitude<8>(x[e]) > magnitude<8>(largest) ? x[e] : largest;
     }
     Vec8 scale = largest / -32.0f, gain = nothing - INFINITY;
-    for (int i = 0; i < kTries + kAgain; ++i) {
+    for (int i = 0; i < kTriesAroundZero + kAgain; ++i) {
         const Vec8 steps = nothing + (-31.0f - static_cast<float>(i) / 8.0f);
-        const Vec8 inverse = i < kTries ? over<8>(steps, largest) : one_over<8>(scale);
+        const Vec8 inverse = i < kTriesAroundZero ? over<8>(steps, largest) : one_over<8>(scale);
         Vec8 sum_qx{}, sum_qq{};
         for (int e = 0; e < 16; ++e) {
             const Vec8 q = whole<8>(x[e] * inverse + 32.0f, 63.0f) - 32.0f;
@@ -454,18 +490,20 @@ bool encode_q6_k(const float* x, uint8_t* out) {
         if (std::fabs(scale[g]) > std::fabs(furthest)) furthest = scale[g];
     }
     const float d = furthest / -128.0f;
-    const Vec16 s = whole<16>(scale * inverse_of(d) + 128.0f, 255.0f) - 128.0f;
-    const uint16_t half = half_bits(d);
-    if (!is_finite_half(half)) return false;
-    Stored<16> stored = rounded<16>(block, s, nothing, half, 0, 32.0f, 63.0f);
-    fit_block<16>(block, s, nothing, 32.0f, 63.0f, stored);
+    Stored<16> stored;
+    stored.s = whole<16>(scale * inverse_of(d) + 128.0f, 255.0f) - 128.0f;
+    stored.m = nothing;
+    stored.d = half_bits(d);
+    stored.dmin = 0;
+    if (!is_finite_half(stored.d)) return false;
+    improve<16>(block, {32.0f, 63.0f, -128.0f, 127.0f, 0.0f}, stored);
 
     uint8_t q[256];
     for (int g = 0; g < 16; ++g) {
         for (int e = 0; e < 16; ++e) {
             q[16 * g + e] = static_cast<uint8_t>(static_cast<int>(stored.q[e][g]) + 32);
         }
-        out[192 + g] = static_cast<uint8_t>(static_cast<int8_t>(static_cast<int>(s[g])));
+        out[192 + g] = static_cast<uint8_t>(static_cast<int8_t>(static_cast<int>(stored.s[g])));
     }
     for (int h = 0; h < 2; ++h) {
         const uint8_t* of = q + 128 * h;

@@ -10,11 +10,13 @@ product more. In Q4_K and Q5_K w = |x| + the root mean square of the group, in Q
 3. The groups' scales are rounded to 6 or 8 bits of the block's own d (and dmin).
 4. q is rounded again for what is now stored, and d (and dmin) are fitted once more to all 256
    numbers and rounded to F16, which is kept where the error falls.
+5. Each group moves its rounded scale (and minimum) by one where that lowers its error; then 4
+   again.
 
 That weights and a search for the scale lose less than the range alone is how llama.cpp makes these
-formats (k-quants, github.com/ggml-org/llama.cpp pull request 1684); fitting again in 2 and 4 is
-ours. Sums run in the order of the numbers, one by one in float32, so that `native/quantise.cpp`,
-which is what one uses for whole models, gives the same bits.
+formats (k-quants, github.com/ggml-org/llama.cpp pull request 1684); steps 2, 4 and 5 are ours. Sums
+run in the order of the numbers, one by one in float32, so that `native/quantise_blocks.h`, which is
+what one uses for whole models, gives the same bits.
 
 Shapes: N blocks, G groups of a block, E numbers of a group; x, w and q are [E, N, G].
 """
@@ -25,13 +27,13 @@ from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from codellama.quant.halves import Bytes, Floats, demand_finite, stored_scales
 
 _HALF = np.float32(0.5)
 _ZERO = np.float32(0)
-_TRIES = 17  # step sizes: from one step fewer to one more than there are, in eighths
+_TRIES = 25  # step sizes: as if there were four steps fewer to two more, in quarters
+_TRIES_AROUND_ZERO = 17  # from one fewer to one more, in eighths
 _AGAIN = 2
 
 
@@ -44,37 +46,60 @@ class _Fit(NamedTuple):
 
 
 def encode_q4_k(x: Floats) -> Bytes:
-    s, m, d, dmin, q = _with_minima(x, 15, "Q4_K")
-    return np.concatenate([d, dmin, _six_bits(s, m), _nibbles(q)], axis=1)
+    found = _with_minima(x, 15, "Q4_K")
+    return np.concatenate([*_scales(found), _nibbles(_flat(found.q))], axis=1)
 
 
 def encode_q5_k(x: Floats) -> Bytes:
-    s, m, d, dmin, q = _with_minima(x, 31, "Q5_K")
+    found = _with_minima(x, 31, "Q5_K")
+    q = _flat(found.q)
     fifth = np.packbits((q >> np.uint8(4)).reshape(-1, 8, 32), axis=1, bitorder="little")
-    return np.concatenate(
-        [d, dmin, _six_bits(s, m), fifth.reshape(-1, 32), _nibbles(q & np.uint8(15))], axis=1
-    )
+    low = _nibbles(q & np.uint8(15))
+    return np.concatenate([*_scales(found), fifth.reshape(-1, 32), low], axis=1)
 
 
 def encode_q6_k(x: Floats) -> Bytes:
-    s, d, q = _around_zero(x, "Q6_K")
+    found = _around_zero(x, "Q6_K")
+    q = _flat(found.q + np.float32(32))
     low = (q & np.uint8(15)).reshape(-1, 2, 2, 64)
     high = (q >> np.uint8(4)).reshape(-1, 2, 4, 32)
+    pairs = reduce(np.bitwise_or, (high[:, :, k] << np.uint8(2 * k) for k in range(4)))
     return np.concatenate(
         [
             (low[:, :, 0] | (low[:, :, 1] << np.uint8(4))).reshape(-1, 128),
-            reduce(np.bitwise_or, (high[:, :, k] << np.uint8(2 * k) for k in range(4))).reshape(
-                -1, 64
-            ),
-            s.view(np.uint8),
-            d,
+            pairs.reshape(-1, 64),
+            found.s.astype(np.int8).view(np.uint8),
+            found.d,
         ],
         axis=1,
     )
 
 
-def _with_minima(x: Floats, top: int, format: str) -> tuple[Bytes, Bytes, Bytes, Bytes, Bytes]:
-    """s and m [N, 8], d and dmin [N, 2] as F16 bytes, q [N, 256] from 0 to `top`."""
+class _Stored(NamedTuple):
+    """A block as it may be stored: q [E, N, G] for s and m [N, G] and F16 d and dmin [N, 2].
+
+    `errors` [N, G] are the groups' weighted squared errors.
+    """
+
+    q: Floats
+    s: Floats
+    m: Floats
+    d: Bytes
+    dmin: Bytes
+    errors: Floats
+
+
+class _Range(NamedTuple):
+    """q goes from -zero to top - zero, s from least to most, m from 0 to most_m."""
+
+    zero: int
+    top: int
+    least: int
+    most: int
+    most_m: int
+
+
+def _with_minima(x: Floats, top: int, format: str) -> _Stored:
     demand_finite(x, format)
     groups = np.ascontiguousarray(x.reshape(len(x), 8, 32).transpose(2, 0, 1))
     # Too large for any scale, and its square might not be finite.
@@ -84,12 +109,7 @@ def _with_minima(x: Floats, top: int, format: str) -> tuple[Bytes, Bytes, Bytes,
     d, s = _divided(best.scale, 63)
     dmin, m = _divided(_ZERO - best.low, 63)
     halves = stored_scales(d, x, format), stored_scales(dmin, x, format)
-    q = _rounded(groups, w, s, m, *halves, top)
-    for _ in range(_AGAIN):
-        d, dmin = _fit_block(groups, w, s, m, q.q)
-        trial = _rounded(groups, w, s, m, _halves(d), _halves(dmin), top)
-        q = _better(q, trial)
-    return s.astype(np.uint8), m.astype(np.uint8), q.d, q.dmin, _flat(q.q)
+    return _improved(groups, w, s, m, *halves, _Range(0, top, 0, 63, 63))
 
 
 def _search(x: Floats, w: Floats, top: int) -> _Fit:
@@ -99,7 +119,7 @@ def _search(x: Floats, w: Floats, top: int) -> _Fit:
     sum_w, sum_x = _sum(w), _sum(w * x)
     best = _Fit(span / np.float32(top), low, np.full_like(low, -np.inf))
     for i in range(_TRIES):
-        inverse = _over(np.float32(top - 1 + i / 8), span)
+        inverse = _over(np.float32(top - 4 + i / 4), span)
         best = _best(best, _fit(x, w, sum_w, sum_x, _whole((x - low) * inverse, top)))
     for _ in range(_AGAIN):
         q = _whole((x - best.low) * _over(np.float32(1), best.scale), top)
@@ -126,58 +146,15 @@ def _best(a: _Fit, b: _Fit) -> _Fit:
     return _Fit(*(np.where(b.gain > a.gain, new, old) for old, new in zip(a, b, strict=True)))
 
 
-class _Stored(NamedTuple):
-    """q for F16 scales d and dmin, and the weighted squared error of the block [N, 1]."""
-
-    q: Floats
-    d: Bytes
-    dmin: Bytes
-    error: Floats
-
-
-def _rounded(
-    x: Floats, w: Floats, s: Floats, m: Floats, d: Bytes, dmin: Bytes, top: int
-) -> _Stored:
-    scale, low = _numbers(d) * s, _numbers(dmin) * m
-    q = _whole((x + low) * _over(np.float32(1), scale), top)
-    off = x - (scale * q - low)
-    return _Stored(q, d, dmin, _total(_sum(w * off * off)))
-
-
-def _better(a: _Stored, b: _Stored) -> _Stored:
-    worth = b.error < a.error
-    return _Stored(
-        np.where(worth, b.q, a.q),
-        np.where(worth, b.d, a.d),
-        np.where(worth, b.dmin, a.dmin),
-        np.where(worth, b.error, a.error),
-    )
-
-
-def _fit_block(x: Floats, w: Floats, s: Floats, m: Floats, q: Floats) -> tuple[Floats, Floats]:
-    """d and dmin [N, 1] that suit s, m and q best, with dmin no less than zero."""
-    sq = s * q
-    wsq = w * sq
-    aa, ab, bb = _total(_sum(wsq * sq)), _total(_sum(wsq * m)), _total(_sum(w * m * m))
-    ax, bx = _total(_sum(wsq * x)), _total(_sum(w * m * x))
-    inverse = _over(np.float32(1), aa * bb - ab * ab)
-    d = (ax * bb - ab * bx) * inverse
-    dmin = (ax * ab - aa * bx) * inverse
-    is_flat = ~(aa * bb - ab * ab > 0) | (dmin < 0)
-    d = np.where(is_flat, ax * _over(np.float32(1), aa), d)
-    return d, np.where(is_flat, _ZERO, dmin)
-
-
-def _around_zero(x: Floats, format: str) -> tuple[NDArray[np.int8], Bytes, Bytes]:
-    """s [N, 16], d [N, 2] as F16 bytes, q [N, 256] from 0 to 63."""
+def _around_zero(x: Floats, format: str) -> _Stored:
     demand_finite(x, format)
     stored_scales(np.abs(x).max(axis=1, keepdims=True) / np.float32(128 * 32), x, format)
     groups = np.ascontiguousarray(x.reshape(len(x), 16, 16).transpose(2, 0, 1))
     w = groups * groups
     largest = reduce(_further, groups)
     scale, gain = largest / np.float32(-32), np.full_like(largest, -np.inf)
-    for i in range(_TRIES + _AGAIN):
-        if i < _TRIES:
+    for i in range(_TRIES_AROUND_ZERO + _AGAIN):
+        if i < _TRIES_AROUND_ZERO:
             inverse = _over(np.float32(-31 - i / 8), largest)
         else:
             inverse = _over(np.float32(1), scale)
@@ -189,19 +166,78 @@ def _around_zero(x: Floats, format: str) -> tuple[NDArray[np.int8], Bytes, Bytes
         scale, gain = np.where(worth, new, scale), np.where(worth, new * sum_qx, gain)
     d = reduce(_further, scale.T)[:, None] / np.float32(-128)
     s = _whole(scale * _over(np.float32(1), d) + np.float32(128), 255) - np.float32(128)
+    d_bytes = stored_scales(d, x, format)
     none = np.zeros_like(s)
-    stored = _rounded_around_zero(groups, w, s, stored_scales(d, x, format))
+    return _improved(
+        groups, w, s, none, d_bytes, np.zeros_like(d_bytes), _Range(32, 63, -128, 127, 0)
+    )
+
+
+def _improved(
+    x: Floats, w: Floats, s: Floats, m: Floats, d: Bytes, dmin: Bytes, of: _Range
+) -> _Stored:
+    """Steps 4 and 5."""
+    best = _rounded(x, w, s, m, d, dmin, of)
+    best = _fitted(x, w, best, of)
+    best = _moved(x, w, best, of)
+    return _fitted(x, w, best, of)
+
+
+def _rounded(
+    x: Floats, w: Floats, s: Floats, m: Floats, d: Bytes, dmin: Bytes, of: _Range
+) -> _Stored:
+    scale, low, zero = _numbers(d) * s, _numbers(dmin) * m, np.float32(of.zero)
+    q = _whole((x + low) * _over(np.float32(1), scale) + zero, of.top) - zero
+    off = x - (scale * q - low)
+    return _Stored(q, s, m, d, dmin, _sum(w * off * off))
+
+
+def _fitted(x: Floats, w: Floats, best: _Stored, of: _Range) -> _Stored:
+    """With d and dmin that suit s, m and q best, in the blocks whose error that lowers."""
     for _ in range(_AGAIN):
-        d, _ = _fit_block(groups, w, s, none, stored.q)
-        stored = _better(stored, _rounded_around_zero(groups, w, s, _halves(d)))
-    return s.astype(np.int8), stored.d, _flat(stored.q + np.float32(32))
+        d, dmin = _fit_block(x, w, best)
+        trial = _rounded(x, w, best.s, best.m, _halves(d), _halves(dmin), of)
+        worth = _total(trial.errors) < _total(best.errors)
+        best = best._replace(
+            q=np.where(worth, trial.q, best.q),
+            d=np.where(worth, trial.d, best.d),
+            dmin=np.where(worth, trial.dmin, best.dmin),
+            errors=np.where(worth, trial.errors, best.errors),
+        )
+    return best
 
 
-def _rounded_around_zero(x: Floats, w: Floats, s: Floats, d: Bytes) -> _Stored:
-    scale = _numbers(d) * s
-    q = _whole(x * _over(np.float32(1), scale) + np.float32(32), 63) - np.float32(32)
-    off = x - scale * q
-    return _Stored(q, d, d, _total(_sum(w * off * off)))
+def _moved(x: Floats, w: Floats, start: _Stored, of: _Range) -> _Stored:
+    """With s and m one more or less, in the groups whose error that lowers."""
+    best = start
+    for up in (-1, 0, 1):
+        s = np.clip(start.s + np.float32(up), np.float32(of.least), np.float32(of.most))
+        for up_m in (-1, 0, 1) if of.most_m else (0,):
+            m = np.clip(start.m + np.float32(up_m), _ZERO, np.float32(of.most_m))
+            trial = _rounded(x, w, s, m, start.d, start.dmin, of)
+            worth = trial.errors < best.errors
+            best = best._replace(
+                q=np.where(worth, trial.q, best.q),
+                s=np.where(worth, s, best.s),
+                m=np.where(worth, m, best.m),
+                errors=np.where(worth, trial.errors, best.errors),
+            )
+    return best
+
+
+def _fit_block(x: Floats, w: Floats, of: _Stored) -> tuple[Floats, Floats]:
+    """d and dmin [N, 1] that suit s, m and q best, with dmin no less than zero."""
+    sq = of.s * of.q
+    wsq, wm = w * sq, w * of.m
+    aa, ab, bb = _total(_sum(wsq * sq)), _total(_sum(wsq * of.m)), _total(_sum(wm * of.m))
+    ax, bx = _total(_sum(wsq * x)), _total(_sum(wm * x))
+    det = aa * bb - ab * ab
+    inverse = _over(np.float32(1), det)
+    d = (ax * bb - ab * bx) * inverse
+    dmin = (ax * ab - aa * bx) * inverse
+    is_flat = ~(det > 0) | (dmin < 0)
+    d = np.where(is_flat, ax * _over(np.float32(1), aa), d)
+    return d, np.where(is_flat, _ZERO, dmin)
 
 
 def _further(a: Floats, b: Floats) -> Floats:
@@ -258,14 +294,13 @@ def _nibbles(q: Bytes) -> Bytes:
     return (pairs[:, :, 0] | (pairs[:, :, 1] << np.uint8(4))).reshape(-1, 128)
 
 
-def _six_bits(s: Bytes, m: Bytes) -> Bytes:
-    """Scales and minima [N, 8] as 12 bytes: see `blocks_k`."""
+def _scales(of: _Stored) -> tuple[Bytes, Bytes, Bytes]:
+    """d, dmin and the 12 bytes of s and m: see `blocks_k`."""
+    s, m = of.s.astype(np.uint8), of.m.astype(np.uint8)
     four, six = np.uint8(4), np.uint8(6)
-    return np.concatenate(
-        [
-            s[:, :4] | ((s[:, 4:] >> four) << six),
-            m[:, :4] | ((m[:, 4:] >> four) << six),
-            (s[:, 4:] & np.uint8(15)) | ((m[:, 4:] & np.uint8(15)) << four),
-        ],
-        axis=1,
-    )
+    packed = [
+        s[:, :4] | ((s[:, 4:] >> four) << six),
+        m[:, :4] | ((m[:, 4:] >> four) << six),
+        (s[:, 4:] & np.uint8(15)) | ((m[:, 4:] & np.uint8(15)) << four),
+    ]
+    return of.d, of.dmin, np.concatenate(packed, axis=1)
