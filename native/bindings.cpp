@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "bindings_machine.h"
+#include "bindings_quantise.h"
 #include "model.h"
 #include "sampling.h"
 #include "simd.h"
@@ -303,6 +304,7 @@ NB_MODULE(_native, m) {
           "bias_values"_a, "bias_offsets"_a);
     m.def("top_logprobs", &top_logprobs, "logits"_a, "k"_a);
     m.def("matmul", &matmul, "x"_a, "format"_a, "rows"_a, "data"_a, "simd"_a = "auto");
+    bind_quantise(m);
     m.def("cpu_features", &cpu_features);
     m.def("simd_levels", &simd_levels);
     m.def("n_physical_threads", &n_physical_threads);

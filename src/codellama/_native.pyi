@@ -6,6 +6,8 @@ released while a function computes.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -122,6 +124,15 @@ def matmul(x: _Floats, format: str, rows: int, data: _Bytes, simd: str = "auto")
 
     What the kernels compute inside a step, for tests and benchmarks. Where the format is a block
     format, x is rounded to 8 bits in groups of 32 first.
+    """
+
+def quantise(
+    format: str, x: _Floats, out: _Bytes, n_threads: int, simd: Literal["auto", "generic"] = "auto"
+) -> int:
+    """Rounds the numbers x [n * block_size] to a block format, into out [n * block_bytes].
+
+    Gives -1, or the first block that cannot be stored, behind which `out` is not defined. Arrays of
+    another type or layout are a TypeError.
     """
 
 def cpu_features() -> list[str]:

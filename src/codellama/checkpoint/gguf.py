@@ -33,8 +33,8 @@ _EMBEDDINGS = "token_embd.weight"
 _HEAD = "output.weight"
 _ROTARY_FACTORS = "rope_freqs.weight"
 
-_OUTER = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}
-_LAYER = {
+OUTER_NAMES = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}
+LAYER_NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -149,7 +149,7 @@ class GgufReader:
             return
         match = _NAME.fullmatch(source)
         layer, rest = match.groups() if match else (None, "")
-        ours = (_OUTER if layer is None else _LAYER).get(rest)
+        ours = (OUTER_NAMES if layer is None else LAYER_NAMES).get(rest)
         if ours is None:
             self._ledger.unknown(source)
             return

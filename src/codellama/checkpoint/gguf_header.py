@@ -43,7 +43,7 @@ _NUMBERS = {
     _UINT8: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", _FLOAT32: "<f4",
     10: "<u8", 11: "<i8", 12: "<f8",
 }  # fmt: skip
-_FORMATS = {
+FORMATS = {
     0: Format.F32, 1: Format.F16, 30: Format.BF16, 8: Format.Q8_0, 2: Format.Q4_0, 3: Format.Q4_1,
     6: Format.Q5_0, 7: Format.Q5_1, 10: Format.Q2_K, 11: Format.Q3_K, 12: Format.Q4_K,
     13: Format.Q5_K, 14: Format.Q6_K,
@@ -340,11 +340,11 @@ def _check_padding(file: SourceFile, header_end: int, entries: Collection[Entry]
 
 
 def _entry(where: str, item: _Listed, start: int, alignment: int) -> Entry:
-    format = _FORMATS.get(item.type)
+    format = FORMATS.get(item.type)
     if format is None:
         named = _OTHER_TYPES.get(item.type, f"the unknown type {item.type}")
         raise CheckpointError(
-            f"{where} is stored as {named}, and only {', '.join(_FORMATS.values())} are read",
+            f"{where} is stored as {named}, and only {', '.join(FORMATS.values())} are read",
             hint="take another file of this model, such as Q4_K_M, Q8_0 or F16",
         )
     shape = item.shape

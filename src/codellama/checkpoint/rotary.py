@@ -29,3 +29,12 @@ def halves_from_neighbours(tensor: Tensor, head_dim: int) -> Tensor:
     halves: Bytes = np.ascontiguousarray(neighbours.swapaxes(1, 2)).reshape(-1)
     halves.flags.writeable = False
     return Tensor(tensor.format, tensor.shape, halves)
+
+
+def neighbours_from_halves(tensor: Tensor, head_dim: int) -> Tensor:
+    """The other way round: our order to that of Meta's and GGUF's files."""
+    rows = tensor.shape[0]
+    halves = tensor.data.reshape(rows // head_dim, 2, head_dim // 2, -1)
+    neighbours: Bytes = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(-1)
+    neighbours.flags.writeable = False
+    return Tensor(tensor.format, tensor.shape, neighbours)

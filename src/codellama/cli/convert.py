@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from codellama.cli import terminal
+from codellama.cli.progress import Progress
 from codellama.cli.terminal import Console
 
 
@@ -31,14 +32,14 @@ def run(args: Namespace) -> int:
     from codellama.checkpoint.convert import convert
     from codellama.checkpoint.hub import resolve
 
-    progress = _Progress(console)
+    progress = Progress(console)
     try:
         notes = convert(
             resolve(args.src),
             args.dst,
             dtype=None if args.dtype is None else args.dtype.upper(),
             overwrite=args.force,
-            progress=progress.show,
+            progress=lambda done, total: progress.show(done, total, f"{total} tensors"),
         )
     finally:
         progress.end()
@@ -46,29 +47,3 @@ def run(args: Namespace) -> int:
         console.say(note)
     console.write(f"{args.dst}\n")
     return 0
-
-
-class _Progress:
-    """Percentages: rewritten in place on a terminal, a line for each ten in a file."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._shown = -1
-        self._live = console.err.isatty()
-
-    def show(self, done: int, total: int) -> None:
-        percent = 100 * done // total
-        step = percent if self._live else percent // 10 * 10
-        if self._console.quiet or step <= self._shown:
-            return
-        self._shown = step
-        if self._live:
-            self._console.err.write(f"\rcodellama: {step:3d} % of {total} tensors")
-            self._console.err.flush()
-        else:
-            self._console.say(f"{step} % of {total} tensors")
-
-    def end(self) -> None:
-        if self._live and self._shown >= 0:
-            self._console.err.write("\n")
-            self._console.err.flush()

@@ -23,6 +23,7 @@ VERBS = {
     "info": "describe a checkpoint from its headers",
     "models": "list the members of the Code Llama family and their sizes",
     "convert": "write a checkpoint in another place or number format",
+    "quantize": "write a checkpoint as a smaller GGUF file, and report what that cost",
     "bench": "measure speed, beside what the machine can do",
     "train": "train a model",
     "data": "prepare a training corpus",

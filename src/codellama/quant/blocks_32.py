@@ -104,9 +104,10 @@ def _around_zero(x: Floats, half: int, format: str) -> tuple[Bytes, Bytes]:
 def _above_minimum(x: Floats, steps: int, format: str) -> tuple[Bytes, Bytes, Bytes]:
     """Scales [n, 2], minima [n, 2] and q [n, 32] from 0 to `steps`."""
     demand_finite(x, format)
-    low = x.min(axis=1, keepdims=True)
+    zero = np.float32(0)  # added to make the zero below zero, which some would find, the usual one
+    low = x.min(axis=1, keepdims=True) + zero
     with np.errstate(over="ignore"):
-        d = (x.max(axis=1, keepdims=True) - low) / np.float32(steps)
+        d = (x.max(axis=1, keepdims=True) - low + zero) / np.float32(steps)
     halves = stored_scales(d, x, format), stored_scales(low, x, format)
     q = np.trunc((x - low) * _inverse(d) + np.float32(0.5)).clip(0, steps)
     return *halves, q.astype(np.uint8)

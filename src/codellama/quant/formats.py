@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codellama.errors import CheckpointError
-from codellama.quant import blocks_32, blocks_k, halves
+from codellama.quant import blocks_32, blocks_k, encode_k, halves
 from codellama.quant.halves import Bytes, Floats
 
 __all__ = [
-    "Bytes", "Floats", "Format", "Tensor", "dequantise", "n_bytes", "quantise", "row_bytes",
+    "WRITTEN_BLOCKS", "Bytes", "Floats", "Format", "Tensor",
+    "dequantise", "n_bytes", "quantise", "row_bytes",
 ]  # fmt: skip
 
 _CHUNK = 1 << 20  # numbers worked on at once, which bounds the temporaries
@@ -248,4 +249,9 @@ _ENCODERS: dict[Format, Callable[[Floats], Bytes]] = {
     Format.Q4_1: blocks_32.encode_q4_1,
     Format.Q5_0: blocks_32.encode_q5_0,
     Format.Q5_1: blocks_32.encode_q5_1,
+    Format.Q4_K: encode_k.encode_q4_k,
+    Format.Q5_K: encode_k.encode_q5_k,
+    Format.Q6_K: encode_k.encode_q6_k,
 }
+WRITTEN_BLOCKS = frozenset(format for format in _ENCODERS if format.is_quantised)
+"""The block formats that numbers can be rounded to."""
