@@ -223,3 +223,15 @@ def test_the_same_texts_are_guessed_alike() -> None:
 
     assert drafts(1) == drafts(1)
     assert drafts(1) != drafts(2)
+
+
+def test_a_request_can_ask_for_fewer_guesses() -> None:
+    run = Run(Guesser(0.99), 3)
+    for each, allowed in zip(run.sequences, (0, 2, 64), strict=True):
+        each.params = SamplingParams(draft_tokens=allowed)
+    most = [0, 0, 0]
+    for _ in range(20):
+        for item in run.step():
+            i = item.sequence.request_id
+            most[i] = max(most[i], len(item.draft))
+    assert most == [0, 2, 15]

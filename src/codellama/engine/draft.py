@@ -106,13 +106,14 @@ class Speculation:
         for i in decoding:
             sequence = work[i].sequence
             account = self._account(sequence)
+            allowed = sequence.params.draft_tokens
             for drafter in self._drafters:
                 odds = drafter.odds(sequence)
                 if not odds or (drafter, sequence.request_id) in self._shunned:
                     continue
                 price = (self._row_cost + drafter.cost) / token_cost
                 most = min(
-                    self._n_most,
+                    self._n_most if allowed is None else min(allowed, self._n_most),
                     budget,
                     sequence.max_len - len(sequence.tokens) - 1,
                     int(account.credit / price),

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from codellama.engine.params import MAX_DRAFT_TOKENS
 from codellama.errors import ConfigError, OutOfMemory
 from codellama.model.config import ModelConfig
 
 DRAFT_TOKENS = 15
-MOST_DRAFT_TOKENS = 64
 Speculative = Literal["lookup", "off"]
 
 _CACHE_SHARE = 0.8  # of the memory that the weights leave; the rest is for everything else
@@ -67,10 +67,10 @@ class EnginePlan:
     def _check_speculation(self) -> None:
         if self.speculation not in ("lookup", "off"):
             raise ConfigError(f"`speculation` is {self.speculation!r}; expected 'lookup' or 'off'")
-        if type(self.draft_tokens) is not int or not 0 < self.draft_tokens <= MOST_DRAFT_TOKENS:
+        if type(self.draft_tokens) is not int or not 0 < self.draft_tokens <= MAX_DRAFT_TOKENS:
             raise ConfigError(
                 f"`draft_tokens` is {self.draft_tokens!r}; expected an integer from 1 to "
-                f"{MOST_DRAFT_TOKENS}",
+                f"{MAX_DRAFT_TOKENS}",
                 hint="to guess nothing, turn speculation off",
             )
         if not 0 < self.draft_cost < math.inf:
