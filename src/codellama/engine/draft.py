@@ -12,7 +12,6 @@ Whether to guess depends on what the texts hold and on who runs, never on a cloc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from collections.abc import Sequence as List
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -86,7 +85,7 @@ class Speculation:
         self._accounts: dict[int, _Account] = {}
         self._shunned: set[tuple[Drafter, int]] = set()
 
-    def extend(self, work: List[Work], budget: int, lend: Lend) -> list[Work]:
+    def extend(self, work: list[Work], budget: int, lend: Lend) -> list[Work]:
         """The same work, with drafts behind sequences that are being decoded.
 
         Args:
@@ -96,41 +95,37 @@ class Speculation:
         """
         decoding = [i for i, item in enumerate(work) if item.draws and item.n_tokens == 1]
         if not decoding or not self._drafters:
-            return list(work)
+            return work
         # The weights are read once for all, so the more sequences share a step, the less a token
         # of each costs, and the less a right guess saves.
         n = len(decoding)
         token_cost = (1 + self._row_cost * (n - 1)) / n
-        asked: dict[Drafter, list[int]] = {drafter: [] for drafter in self._drafters}
-        wanted: dict[Drafter, list[Wanted]] = {drafter: [] for drafter in self._drafters}
+        chosen: dict[Drafter, list[tuple[int, int]]] = {}  # places in `work`, and how many guesses
         for i in decoding:
             sequence = work[i].sequence
-            account = self._account(sequence)
-            allowed = sequence.params.draft_tokens
+            credit = self._account(sequence).credit
+            most = min(budget, self._n_most, sequence.max_len - len(sequence.tokens) - 1)
+            if sequence.params.draft_tokens is not None:
+                most = min(most, sequence.params.draft_tokens)
             for drafter in self._drafters:
                 odds = drafter.odds(sequence)
                 if not odds or (drafter, sequence.request_id) in self._shunned:
                     continue
                 price = (self._row_cost + drafter.cost) / token_cost
-                most = min(
-                    self._n_most if allowed is None else min(allowed, self._n_most),
-                    budget,
-                    sequence.max_len - len(sequence.tokens) - 1,
-                    int(account.credit / price),
-                )
-                n_drafted = n_worthwhile(odds, price, most)
+                n_drafted = n_worthwhile(odds, price, min(most, int(credit / price)))
                 if n_drafted:
                     n_drafted = lend(sequence, n_drafted)
                 if n_drafted:
                     budget -= n_drafted
-                    asked[drafter].append(i)
-                    wanted[drafter].append((sequence, n_drafted))
+                    chosen.setdefault(drafter, []).append((i, n_drafted))
                     break
+        if not chosen:
+            return work
         extended = list(work)
-        for drafter in self._drafters:
+        for drafter, places in chosen.items():
             price = (self._row_cost + drafter.cost) / token_cost
-            drafts = self._propose(drafter, wanted[drafter])
-            for i, draft in zip(asked[drafter], drafts, strict=True):
+            drafts = self._propose(drafter, [(work[i].sequence, n) for i, n in places])
+            for (i, _), draft in zip(places, drafts, strict=True):
                 self._accounts[work[i].sequence.request_id].credit -= price * len(draft)
                 extended[i] = replace(work[i], draft=draft)
         return extended
@@ -152,8 +147,6 @@ class Speculation:
 
     def _propose(self, drafter: Drafter, wanted: list[Wanted]) -> list[tuple[int, ...]]:
         """The drafts; none where the drafter fails, which is then not asked again about these."""
-        if not wanted:
-            return []
         try:
             return drafter.propose(wanted)
         except Exception:
