@@ -4,7 +4,8 @@
 
 What is measured, for each model, decode only, runs with and without look-up interleaved:
 
-- `edit`: the prompt is a file of 300 lines, and the reply the same file with one line changed.
+- `edit`: the prompt is a file of 300 lines (`--lines`), and the reply the same file with one line
+  changed.
 - `other`: the same prompt, and the reply is another file, which repeats little of it.
 - `noise`: the same prompt, and the reply is drawn by lot: what looking in vain costs.
 - `own`: nano alone; its own greedy reply to a prompt that it goes on repeating.
@@ -48,7 +49,6 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "speculation"
 SOURCE = ROOT / "src/codellama/engine/llm.py"
 OTHER = ROOT / "src/codellama/train/data.py"
-LINES = 300
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16)
 
 
@@ -79,9 +79,9 @@ def models(wanted: Sequence[str]) -> dict[str, Path]:
     return {name: path for name, path in found.items() if name.split()[0] in wanted}
 
 
-def texts(tokenizer: Any) -> tuple[list[int], list[int], list[int], list[int]]:
+def texts(tokenizer: Any, n_lines: int) -> tuple[list[int], list[int], list[int], list[int]]:
     """Ids of the prompt, of the file with one line changed, of another file, of a short prompt."""
-    lines = SOURCE.read_text().splitlines(keepends=True)[:LINES]
+    lines = SOURCE.read_text().splitlines(keepends=True)[:n_lines]
     changed = [*lines[:6], "from itertools import pairwise\n", *lines[7:]]
     prompt = f"{''.join(lines)}\n\n# The same file, with one line changed.\n"
     other = OTHER.read_text()
@@ -157,7 +157,7 @@ def row_costs(runner: Runner, context: int, repeat: int) -> dict[int, float]:
 def measure(path: Path, is_nano: bool, args: argparse.Namespace) -> dict[str, Any]:
     reader = checkpoint.open(path)
     tokenizer = reader.tokenizer()
-    prompt, edit, other, short = texts(tokenizer)
+    prompt, edit, other, short = texts(tokenizer, args.lines)
     n_tokens = len(edit) if is_nano else args.tokens
     plan = EnginePlan(max_seq_len=16384, n_blocks=1024, max_num_seqs=1)
     runner = load_runner(
@@ -186,6 +186,7 @@ def measure(path: Path, is_nano: bool, args: argparse.Namespace) -> dict[str, An
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", default="nano,1.1B")
+    parser.add_argument("--lines", type=int, default=300, help="of the file in the prompt")
     parser.add_argument("--cases", default="edit,other,noise,own")
     parser.add_argument("--tokens", type=int, default=256, help="of a reply, where not nano's")
     parser.add_argument("--repeat", type=int, default=5)
