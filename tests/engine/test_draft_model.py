@@ -68,7 +68,7 @@ def test_guesses_are_those_of_a_fresh_model(seed: int, n_blocks: int) -> None:
             sequences.append(sequence(100 + len(model.batches), start))
         if chance.random() < 0.5:
             fill_chain(chance.choice(sequences), draft)
-    assert n_guessed > 20
+    assert n_guessed > (50 if n_blocks == 200 else 5)
     assert all(len(batch.tokens) <= 64 for batch in model.batches)
     for each in sequences:
         draft.forget(each)
