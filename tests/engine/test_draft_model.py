@@ -49,7 +49,7 @@ def test_guesses_are_those_of_a_fresh_model(seed: int, n_blocks: int) -> None:
         sequence(i, chance.choices(range(3, 250), k=chance.randint(1, 20))) for i in range(4)
     ]
     n_guessed = 0
-    for _ in range(40):
+    for turn in range(40):
         asked = [s for s in sequences if chance.random() < 0.7]
         for each in asked:
             assert 0 < draft.odds(each) <= 1
@@ -65,7 +65,7 @@ def test_guesses_are_those_of_a_fresh_model(seed: int, n_blocks: int) -> None:
         if chance.random() < 0.2:
             draft.forget(sequences.pop(chance.randrange(len(sequences))))
             start = chance.choices(range(3, 250), k=8)
-            sequences.append(sequence(100 + len(model.batches), start))
+            sequences.append(sequence(100 + turn, start))
         if chance.random() < 0.5:
             fill_chain(chance.choice(sequences), draft)
     assert n_guessed > (50 if n_blocks == 200 else 5)
