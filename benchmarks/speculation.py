@@ -71,12 +71,12 @@ class Dictation:
 
 
 def models(wanted: Sequence[str]) -> dict[str, Path]:
-    found = {"nano": Path(resolve("nano"))}
+    found = {"nano": Path(resolve("nano"))} if "nano" in wanted else {}
     for format in (Format.Q4_0, Format.Q8_0):
-        name = f"1.1B {format}"
-        if "1.1B" in wanted:
-            found[name] = random_gguf(BUILD / f"1.1B-{format}.gguf", SHAPES["1.1B"], format)
-    return {name: path for name, path in found.items() if name.split()[0] in wanted}
+        name = f"1.1B-{format}"
+        if name in wanted or "1.1B" in wanted:
+            found[name] = random_gguf(BUILD / f"{name}.gguf", SHAPES["1.1B"], format)
+    return found
 
 
 def texts(tokenizer: Any, n_lines: int) -> tuple[list[int], list[int], list[int], list[int]]:
@@ -185,7 +185,7 @@ def measure(path: Path, is_nano: bool, args: argparse.Namespace) -> dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shapes", default="nano,1.1B")
+    parser.add_argument("--shapes", default="nano,1.1B", help="also 1.1B-Q4_0, 1.1B-Q8_0")
     parser.add_argument("--lines", type=int, default=300, help="of the file in the prompt")
     parser.add_argument("--cases", default="edit,other,noise,own")
     parser.add_argument("--tokens", type=int, default=256, help="of a reply, where not nano's")
