@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -261,6 +262,51 @@ class ReferenceKernel:
         return ids, np.take_along_axis(rows, ids, 1).astype(np.float32)
 
 
+class Teacher:
+    """A drafter that knows how replies go on, from `known`, and is wrong as often as `errors` says.
+
+    Wrong guesses are any of `wrong_ids`. With `failures` it raises instead as often.
+    """
+
+    cost = 0.0
+
+    def __init__(
+        self,
+        known: Callable[[Any], Sequence[int]],
+        *,
+        errors: float = 0.2,
+        failures: float = 0.0,
+        wrong_ids: Sequence[int] = range(ByteTokenizer.n_vocab),
+        seed: int = 0,
+    ) -> None:
+        self._known = known
+        self._errors = errors
+        self._failures = failures
+        self._wrong_ids = wrong_ids
+        self._chance = random.Random(seed)
+        self.n_proposed = 0
+
+    def odds(self, sequence: Any) -> float:
+        return 0.9
+
+    def propose(self, wanted: list[tuple[Any, int]]) -> list[tuple[int, ...]]:
+        if self._chance.random() < self._failures:
+            raise RuntimeError("the teacher is ill")
+        return [self._guess(sequence, n) for sequence, n in wanted]
+
+    def forget(self, sequence: Any) -> None:
+        pass
+
+    def _guess(self, sequence: Any, n: int) -> tuple[int, ...]:
+        at, reply = sequence.n_generated, self._known(sequence)
+        guess = [*reply[at : at + n], *self._chance.choices(self._wrong_ids, k=n)][:n]
+        for i in range(n):
+            if self._chance.random() < self._errors:
+                guess[i] = self._chance.choice(self._wrong_ids)
+        self.n_proposed += n
+        return tuple(guess)
+
+
 def log_softmax(row: NDArray[np.float32]) -> NDArray[np.float64]:
     x = row.astype(np.float64)
     x -= x.max()
@@ -295,6 +341,8 @@ def fake_llm(
     share_prefixes: bool = True,
     chat_form: Any = "inst",
     tokenizer: Any = None,
+    drafters: tuple[Any, ...] = (),
+    **plan_fields: Any,
 ) -> LLM:
     """An `LLM` over a scripted model; what it writes is a hash of what it read."""
     model = ScriptedModel(n_blocks=256) if model is None else model
@@ -306,8 +354,9 @@ def fake_llm(
         max_num_seqs=max_num_seqs,
         step_tokens=step_tokens,
         share_prefixes=share_prefixes,
+        **plan_fields,
     )
     return LLM(
-        model, cast(Tokenizer, tokenizer), plan, kernel=ReferenceKernel(),
+        model, cast(Tokenizer, tokenizer), plan, kernel=ReferenceKernel(), drafters=drafters,
         eos_ids=(tokenizer.eos_id,), chat_form=chat_form,
     )  # fmt: skip

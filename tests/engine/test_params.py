@@ -23,6 +23,7 @@ COUNTS = {
     "max_tokens": (1, 2**31 - 1),
     "seed": (0, 2**64 - 1),
     "logprobs": (0, 20),
+    "draft_tokens": (0, 64),
 }
 
 

@@ -120,3 +120,28 @@ def test_free_memory_is_what_system_and_control_group_leave(tmp_path: Path) -> N
 def test_free_memory_of_this_machine() -> None:
     found = free_memory()
     assert found is None or found > 1 << 20
+
+
+def test_a_draft_models_cache_is_counted() -> None:
+    free = 10_000 + 3 * ONE_CONTEXT
+    with_draft = plan(free, draft_config=CONFIG)
+    assert with_draft.kv_bytes_per_token == 2 * PER_TOKEN
+    assert with_draft.n_blocks == plan(free).n_blocks // 2
+    assert with_draft.cache_bytes <= 0.8 * (free - 10_000)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 65, 1.0, True, None])
+def test_draft_tokens_have_a_range(bad: Any) -> None:
+    with pytest.raises(
+        ConfigError, match=r"`draft_tokens` is .*; expected an integer from 1 to 64"
+    ):
+        plan(None, draft_tokens=bad)
+
+
+def test_speculation_is_lookup_or_off() -> None:
+    assert plan(None).speculation == "lookup"
+    with pytest.raises(ConfigError, match="`speculation` is 'on'; expected 'lookup' or 'off'"):
+        plan(None, speculation="on")
+    for bad in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="`draft_cost`"):
+            EnginePlan(max_seq_len=16, n_blocks=1, draft_cost=bad)

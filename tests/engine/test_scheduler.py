@@ -41,7 +41,7 @@ class Table:
         names = {id(sequence): name for name, sequence in self.sequences.items()}
         work = self.scheduler.schedule()
         shares = {names[id(item.sequence)]: item.n_tokens for item in work}
-        self.scheduler.advance(work, [Draw(5, 0.0) if item.draws else None for item in work])
+        self.scheduler.advance(work, [[Draw(5, 0.0)] if item.draws else [] for item in work])
         return shares
 
 
@@ -140,7 +140,7 @@ def test_who_left_between_schedule_and_advance_stays_away() -> None:
     table.add("b", 3)
     work = table.scheduler.schedule()
     table.scheduler.finish(table.sequences["a"], "abort")
-    changed = table.scheduler.advance(work, [Draw(5, 0.0), Draw(6, 0.0)])
+    changed = table.scheduler.advance(work, [[Draw(5, 0.0)], [Draw(6, 0.0)]])
     assert changed == [table.sequences["b"]]
     assert table.sequences["a"].n_generated == 0
 

@@ -30,6 +30,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--threads", type=int, metavar="N", help="threads of the cpu engine (default: one for each "
         "core)")  # fmt: skip
     add("--engine", choices=("cpu", "torch"), default="cpu", help="default: cpu")
+    add("--speculation", choices=("lookup", "off"), default="lookup", help="guess ahead what the "
+        "text repeats, where that is quicker; results are the same (default: lookup)")  # fmt: skip
+    add("--draft-model", metavar="M", help="a smaller model of the same vocabulary, to guess the "
+        "rest")  # fmt: skip
+    add("--draft-tokens", type=int, metavar="N", help="guess up to N tokens at a time (default: "
+        "15)")  # fmt: skip
     add(
         "--allow-control",
         action="store_true",
@@ -44,6 +50,7 @@ def load(args: Namespace, params: SamplingParams, console: Console) -> LLM:
         CodeLlamaError: it cannot be loaded.
     """
     from codellama.engine.llm import LLM
+    from codellama.engine.plan import DRAFT_TOKENS
 
     patience = threading.Timer(_PATIENCE_S, console.say, [f"loading {args.model} ..."])
     patience.daemon = True
@@ -56,6 +63,9 @@ def load(args: Namespace, params: SamplingParams, console: Console) -> LLM:
             max_num_seqs=min(args.n, 16),
             n_threads=args.threads,
             chat_form=getattr(args, "chat_form", None),
+            speculation=args.speculation,
+            draft_model=args.draft_model,
+            draft_tokens=DRAFT_TOKENS if args.draft_tokens is None else args.draft_tokens,
         )
     finally:
         patience.cancel()
@@ -71,8 +81,14 @@ def _described(llm: LLM, args: Namespace) -> str:
     known = f" ({' or '.join(same)})" if same and name not in same else ""
     return (
         f"{name}{known}, {human_count(llm.config.n_params)} parameters, "
-        f"context {llm.max_seq_len}, {args.engine} engine{_threads(args)}"
+        f"context {llm.max_seq_len}, {args.engine} engine{_threads(args)}{_guessing(args)}"
     )
+
+
+def _guessing(args: Namespace) -> str:
+    if args.speculation == "off":
+        return ", no guessing ahead"
+    return "" if args.draft_model is None else f", {Path(args.draft_model).name} guesses ahead"
 
 
 def _threads(args: Namespace) -> str:

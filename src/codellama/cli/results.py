@@ -128,11 +128,15 @@ def _speed(completions: Sequence[Completion], params: SamplingParams) -> list[st
     rate = first.tokens_per_s if len(completions) == 1 else made / seconds if seconds else None
     shown = f" at {rate:.3g} tok/s" if rate is not None and rate < 1000 else ""
     shown = f" at {rate:.0f} tok/s" if rate is not None and rate >= 1000 else shown
+    drafted = sum(completion.timings.drafted_tokens for completion in completions)
+    accepted = sum(completion.timings.accepted_tokens for completion in completions)
+    guessed = [f"{accepted} of {counted(drafted, 'drafted token')} accepted"] if drafted else []
     cut = [words for c in completions if (words := cut_by(c, params)) is not None]
     return [
         f"{counted(first.prompt_tokens, 'prompt token')}{cached}",
         f"first token after {1000 * (first.queue_s + first.prefill_s):.0f} ms",
         f"{counted(made, 'token')}{shown}",
+        *guessed,
         *dict.fromkeys(cut),
     ]
 

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as List
+from dataclasses import dataclass
 
 import numpy as np
 
-from codellama.engine.scheduler import Work
 from codellama.runners import Batch
 
 
-def flatten(work: List[Work]) -> Batch:
-    """Lays the tokens of a step end to end; asks for logits where a token is due."""
-    n_tokens = sum(item.n_tokens for item in work)
-    n_blocks = max(len(item.sequence.blocks) for item in work)
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one line of tokens has computed in a step.
+
+    `tokens` stand at the positions from `first` on; keys and values of everything before them are
+    in `blocks`, which have room for theirs too. Logits are asked for after the last `n_logits`.
+    """
+
+    tokens: List[int]
+    first: int
+    blocks: List[int]
+    n_logits: int
+
+
+def flatten(shares: List[Share]) -> Batch:
+    """Lays the tokens of a step end to end; asks for logits in the order of the shares."""
+    n_tokens = sum(len(share.tokens) for share in shares)
+    n_blocks = max(len(share.blocks) for share in shares)
     tokens = np.empty(n_tokens, np.int32)
     positions = np.empty(n_tokens, np.int32)
-    starts = np.zeros(len(work) + 1, np.int32)
-    context_lens = np.empty(len(work), np.int32)
-    tables = np.full((len(work), n_blocks), -1, np.int32)
+    starts = np.zeros(len(shares) + 1, np.int32)
+    context_lens = np.empty(len(shares), np.int32)
+    tables = np.full((len(shares), n_blocks), -1, np.int32)
     rows: list[int] = []
     begin = 0
-    for i, item in enumerate(work):
-        sequence, first = item.sequence, item.sequence.n_cached
-        end, last = begin + item.n_tokens, first + item.n_tokens
-        tokens[begin:end] = sequence.tokens[first:last]
-        positions[begin:end] = np.arange(first, last)
+    for i, share in enumerate(shares):
+        end, last = begin + len(share.tokens), share.first + len(share.tokens)
+        tokens[begin:end] = share.tokens
+        positions[begin:end] = np.arange(share.first, last)
         context_lens[i] = last
-        tables[i, : len(sequence.blocks)] = sequence.blocks
-        if item.draws:
-            rows.append(end - 1)
+        tables[i, : len(share.blocks)] = share.blocks
+        rows.extend(range(end - share.n_logits, end))
         starts[i + 1] = begin = end
     return Batch(
         tokens=tokens,

@@ -27,7 +27,7 @@ class Timings:
 
     `prefill_s` runs from the first step that worked on the prompt to the first token, `decode_s`
     from there to the last token. `tokens_per_s` counts the tokens after the first; None where there
-    are none.
+    are none. `drafted_tokens` were guessed ahead, `accepted_tokens` of them rightly.
     """
 
     prompt_tokens: int
@@ -36,6 +36,8 @@ class Timings:
     queue_s: float
     prefill_s: float
     decode_s: float
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def tokens_per_s(self) -> float | None:

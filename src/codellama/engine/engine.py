@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from itertools import count
+from dataclasses import dataclass, replace
+from itertools import count, islice
 
 import numpy as np
 
 from codellama.engine.batch import flatten
 from codellama.engine.blocks import BlockPool, Content
 from codellama.engine.completion import Completion, Piece, Timings
+from codellama.engine.draft import Drafter, Speculation
+from codellama.engine.lookup import PromptLookup
 from codellama.engine.params import SamplingParams
 from codellama.engine.plan import EnginePlan
 from codellama.engine.prompts import Prompt
@@ -52,6 +54,7 @@ class Engine:
         runner: computes; its cache holds `plan.n_blocks` blocks.
         tokenizer: decodes replies.
         kernel: samples.
+        drafters: guess ahead where look-up finds nothing; unused where the plan says "off".
         clock: seconds, for the timings.
     """
 
@@ -62,6 +65,7 @@ class Engine:
         plan: EnginePlan,
         kernel: Kernel,
         *,
+        drafters: Iterable[Drafter] = (),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         assert runner.n_blocks >= plan.n_blocks, "the runner's cache is smaller than planned"
@@ -80,6 +84,12 @@ class Engine:
             max_running=plan.max_num_seqs,
             step_tokens=plan.step_tokens,
             share_prefixes=plan.share_prefixes,
+        )
+        is_on = plan.speculation != "off"
+        self._speculation = Speculation(
+            (PromptLookup(), *drafters) if is_on else (),
+            n_most=plan.draft_tokens,
+            row_cost=plan.draft_cost,
         )
 
     @property
@@ -171,6 +181,8 @@ class Engine:
         if not work:
             assert not self._requests, "requests are waiting and none of them can run"
             return []
+        budget = self.plan.step_tokens - sum(item.n_tokens for item in work)
+        work = self._speculation.extend(work, budget, self.scheduler.lend)
         self._note_start(work)
         results = self._compute(work)
         return self._outputs(self.scheduler.advance(work, results))
@@ -183,24 +195,35 @@ class Engine:
         self.scheduler.finish(request.sequence, "abort")
         return self._outputs([request.sequence])[0]
 
-    def _compute(self, work: list[Work]) -> list[Draw | Failure | None]:
-        """One result for each share of the step.
+    def _compute(self, work: list[Work]) -> list[list[Draw] | Failure]:
+        """One result for each sequence of the step.
 
         If the batch as a whole fails, its parts are run apart, so that what cannot be computed ends
-        alone: writing the same keys and values twice changes nothing.
+        alone: writing the same keys and values twice changes nothing. A guess that cannot be
+        computed ends nothing.
         """
         try:
             return self._run(work)
         except Exception as error:
-            if len(work) == 1:
+            if len(work) == 1 and not work[0].draft:
                 return [Failure(f"{type(error).__name__}: {error}")]
+            if len(work) == 1:
+                return self._compute([replace(work[0], draft=())])
         return [result for item in work for result in self._compute([item])]
 
-    def _run(self, work: list[Work]) -> list[Draw | Failure | None]:
-        logits = self._runner.run(flatten(work))  # the only line that touches the device
-        due = [item.sequence for item in work if item.draws]
-        draws = iter(self._sampler.draw(logits, due) if due else [])
-        return [next(draws) if item.draws else None for item in work]
+    def _run(self, work: list[Work]) -> list[list[Draw] | Failure]:
+        shares = [item.share for item in work]
+        logits = self._runner.run(flatten(shares))  # the only line that touches the device
+        due: list[Sequence] = []
+        ahead: list[tuple[int, ...]] = []
+        for item, share in zip(work, shares, strict=True):
+            due += [item.sequence] * share.n_logits
+            ahead += [item.draft[:i] for i in range(share.n_logits)]
+        draws = iter(self._sampler.draw(logits, due, ahead) if due else [])
+        return [
+            _confirmed(item.draft, list(islice(draws, share.n_logits)))
+            for item, share in zip(work, shares, strict=True)
+        ]
 
     def _note_start(self, work: Iterable[Work]) -> None:
         now = self._clock()
@@ -219,6 +242,7 @@ class Engine:
             text, token_ids, logprobs = sequence.reply.take()
             completion = None
             if sequence.finish_reason is not None:
+                self._speculation.forget(sequence)
                 completion = _completion(request, now)
                 del self._requests[sequence.request_id]
             piece = Piece(
@@ -230,6 +254,14 @@ class Engine:
             )
             outputs.append(Output(sequence.request_id, piece))
         return outputs
+
+
+def _confirmed(draft: tuple[int, ...], draws: list[Draw]) -> list[Draw]:
+    """The draws that follow from tokens drawn: those that repeat the draft, and the one after."""
+    n = 0
+    while n < len(draft) and draws[n].token_id == draft[n]:
+        n += 1
+    return draws[: n + 1]
 
 
 def _completion(request: _Request, now: float) -> Completion:
@@ -253,6 +285,8 @@ def _completion(request: _Request, now: float) -> Completion:
             queue_s=started - request.added_at,
             prefill_s=first - started,
             decode_s=now - first,
+            drafted_tokens=sequence.n_drafted,
+            accepted_tokens=sequence.n_accepted,
         ),
         error=sequence.error,
     )

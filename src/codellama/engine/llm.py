@@ -11,9 +11,17 @@ from codellama import checkpoint
 from codellama.checkpoint.hub import resolve
 from codellama.checkpoint.reader import Reader
 from codellama.engine.completion import Completion, Piece
+from codellama.engine.draft import Drafter
+from codellama.engine.draft_model import DraftModel, require_same_vocabulary
 from codellama.engine.engine import Engine
 from codellama.engine.params import SamplingParams
-from codellama.engine.plan import EnginePlan, free_memory, make_plan
+from codellama.engine.plan import (
+    DRAFT_TOKENS,
+    EnginePlan,
+    Speculative,
+    free_memory,
+    make_plan,
+)
 from codellama.engine.prompts import (
     ChatForm,
     Messages,
@@ -53,6 +61,7 @@ class LLM:
         plan: EnginePlan,
         *,
         kernel: Kernel | None = None,
+        drafters: tuple[Drafter, ...] = (),
         eos_ids: tuple[int, ...] = (),
         chat_form: ChatForm | None = None,
         notes: tuple[str, ...] = (),
@@ -65,9 +74,9 @@ class LLM:
         self.chat_form = chat_form
         self.notes = notes
         self._eos_ids = eos_ids
-        self._engine = SharedEngine(
-            Engine(runner, tokenizer, plan, native_kernel() if kernel is None else kernel)
-        )
+        if kernel is None:
+            kernel = native_kernel()
+        self._engine = SharedEngine(Engine(runner, tokenizer, plan, kernel, drafters=drafters))
 
     @classmethod
     def load(
@@ -81,6 +90,9 @@ class LLM:
         device: str | None = None,
         chat_form: ChatForm | None = None,
         share_prefixes: bool = True,
+        speculation: Speculative = "lookup",
+        draft_model: str | Path | None = None,
+        draft_tokens: int = DRAFT_TOKENS,
     ) -> Self:
         """Loads a checkpoint.
 
@@ -94,6 +106,11 @@ class LLM:
             device: PyTorch's device.
             chat_form: the form of conversations, where the files do not say or are wrong.
             share_prefixes: whether prompts reuse what the cache still holds of earlier ones.
+            speculation: "lookup" guesses ahead from the text itself where that pays, "off" never;
+                replies are the same.
+            draft_model: a smaller model of the same vocabulary, which guesses where the text does
+                not repeat itself.
+            draft_tokens: guesses in one step, at most.
 
         Raises:
             CheckpointError: there is no such model, or its files are not what they should be.
@@ -110,33 +127,66 @@ class LLM:
             if chat_form == "step" and tokenizer.step_id is None:
                 chat_form = None
                 notes += ("the files speak of <step> turns, and the vocabulary has no such token",)
+        draft = None
+        if draft_model is not None:
+            if speculation == "off":
+                raise ConfigError(
+                    "a draft model was named and speculation is off", hint="leave out one of them"
+                )
+            draft = checkpoint.open(resolve(draft_model))
+            require_same_vocabulary(tokenizer, draft.tokenizer(), str(draft_model))
+        weight_bytes = _weight_bytes(reader, engine)
+        draft_bytes = 0 if draft is None else _weight_bytes(draft, engine)
         plan = make_plan(
             config,
-            weight_bytes=_weight_bytes(reader, engine),
+            weight_bytes=weight_bytes + draft_bytes,
             kv_bytes_per_value=_KV_BYTES,
             free_bytes=free_memory(),
             max_seq_len=max_seq_len,
             max_num_seqs=max_num_seqs,
             share_prefixes=share_prefixes,
+            speculation=speculation,
+            draft_tokens=draft_tokens,
+            draft_config=None if draft is None else draft.config,
         )
         if plan.max_seq_len > config.max_seq_len:
             notes += (
                 f"the context of {plan.max_seq_len} tokens is longer than the {config.max_seq_len} "
                 "this model was made for; what it writes far out may make no sense",
             )
-        runner = load_runner(
-            reader,
-            engine=engine,
-            max_seq_len=plan.max_seq_len,
-            n_blocks=plan.n_blocks,
-            block_size=plan.block_size,
-            n_threads=n_threads,
-            device=device,
+        if draft is not None and draft.config.max_seq_len < plan.max_seq_len:
+            notes += (
+                f"the draft model was made for {draft.config.max_seq_len} tokens; further out its "
+                "guesses will seldom be right, which costs time",
+            )
+        runner, *others = [
+            load_runner(
+                each,
+                engine=engine,
+                max_seq_len=plan.max_seq_len,
+                n_blocks=plan.n_blocks,
+                block_size=plan.block_size,
+                n_threads=n_threads,
+                device=device,
+            )
+            for each in (reader, draft)
+            if each is not None
+        ]
+        drafters = tuple(
+            DraftModel(
+                other,
+                native_kernel(),
+                tokenizer.n_vocab,
+                cost=draft_bytes / weight_bytes,
+                step_tokens=plan.step_tokens,
+            )
+            for other in others
         )
         return cls(
             runner,
             tokenizer,
             plan,
+            drafters=drafters,
             eos_ids=reader.generation.eos_ids,
             chat_form=chat_form,
             notes=notes,

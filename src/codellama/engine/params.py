@@ -13,6 +13,7 @@ MAX_STOPS = 32
 MAX_STOP_CHARS = 256
 MAX_BIASES = 300
 MAX_LOGPROBS = 20
+MAX_DRAFT_TOKENS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,9 @@ class SamplingParams:
     running; None draws one, which the completion reports. `logprobs` asks for the log-probability
     of each token and of that many alternatives beside it (0: of the token alone). Repetition
     penalty follows transformers (prompt and reply), presence and frequency penalties follow
-    OpenAI (reply only). `logit_bias` is added to the logits of the ids it names.
+    OpenAI (reply only). `logit_bias` is added to the logits of the ids it names. `draft_tokens` is
+    how many tokens are guessed ahead in a step at most, which changes the reply's speed and nothing
+    else; None leaves it to the engine, and 0 guesses none.
 
     Raises:
         RequestError: a field has the wrong type or is out of its range.
@@ -44,6 +47,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     logprobs: int | None = None
     ignore_eos: bool = False
+    draft_tokens: int | None = None
 
     def __post_init__(self) -> None:
         self._number("temperature", 0, 100)
@@ -56,6 +60,7 @@ class SamplingParams:
         self._integer("max_tokens", 1, (1 << 31) - 1, off="go on to the end of the context")
         self._integer("seed", 0, (1 << 64) - 1, off="draw one")
         self._integer("logprobs", 0, MAX_LOGPROBS, off="leave them out")
+        self._integer("draft_tokens", 0, MAX_DRAFT_TOKENS, off="leave it to the engine")
         if type(self.ignore_eos) is not bool:
             _refuse("ignore_eos", self.ignore_eos, "True or False")
         self._set("stop", self._checked_stops())

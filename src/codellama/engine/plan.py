@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from codellama.engine.params import MAX_DRAFT_TOKENS
 from codellama.errors import ConfigError, OutOfMemory
 from codellama.model.config import ModelConfig
+
+DRAFT_TOKENS = 15
+Speculative = Literal["lookup", "off"]
 
 _CACHE_SHARE = 0.8  # of the memory that the weights leave; the rest is for everything else
 
@@ -19,7 +25,10 @@ class EnginePlan:
     `max_seq_len` is the longest prompt and reply together, `max_num_seqs` how many are computed at
     the same time, `step_tokens` how many tokens one step computes at most. The cache has `n_blocks`
     blocks of `block_size` tokens; when they do not hold `max_num_seqs` full contexts, sequences
-    that grow together that far take turns.
+    that grow together that far take turns. `speculation` is "lookup" to guess ahead where it pays,
+    up to `draft_tokens` in a step and sequence, or "off". `draft_cost` is what computing one guess
+    adds to a step that one sequence has to itself, as a share of it: benchmarks/speculation.py
+    measures it.
 
     Raises:
         ConfigError: a size is out of range, or one contradicts another.
@@ -31,6 +40,9 @@ class EnginePlan:
     max_num_seqs: int = 16
     step_tokens: int = 512
     share_prefixes: bool = True
+    speculation: Speculative = "lookup"
+    draft_tokens: int = DRAFT_TOKENS
+    draft_cost: float = 0.35
     kv_bytes_per_token: int = 0  # for people; 0 where nobody said
 
     def __post_init__(self) -> None:
@@ -38,6 +50,7 @@ class EnginePlan:
             value = getattr(self, name)
             if type(value) is not int or not 0 < value < 1 << 31:
                 raise ConfigError(f"`{name}` is {value!r}; expected a positive integer")
+        self._check_speculation()
         if self.max_seq_len < 2:
             raise ConfigError("`max_seq_len` is 1, which leaves no room for a prompt and an answer")
         if self.step_tokens < self.max_num_seqs:
@@ -50,6 +63,18 @@ class EnginePlan:
                 f"{self.n_blocks} blocks of {self.block_size} tokens cannot hold one context of "
                 f"{self.max_seq_len}"
             )
+
+    def _check_speculation(self) -> None:
+        if self.speculation not in ("lookup", "off"):
+            raise ConfigError(f"`speculation` is {self.speculation!r}; expected 'lookup' or 'off'")
+        if type(self.draft_tokens) is not int or not 0 < self.draft_tokens <= MAX_DRAFT_TOKENS:
+            raise ConfigError(
+                f"`draft_tokens` is {self.draft_tokens!r}; expected an integer from 1 to "
+                f"{MAX_DRAFT_TOKENS}",
+                hint="to guess nothing, turn speculation off",
+            )
+        if not 0 < self.draft_cost < math.inf:
+            raise ConfigError(f"`draft_cost` is {self.draft_cost!r}; expected a number above 0")
 
     @property
     def cache_bytes(self) -> int:
@@ -78,6 +103,9 @@ def make_plan(
     block_size: int = 16,
     step_tokens: int = 512,
     share_prefixes: bool = True,
+    speculation: Speculative = "lookup",
+    draft_tokens: int = DRAFT_TOKENS,
+    draft_config: ModelConfig | None = None,
 ) -> EnginePlan:
     """A cache for `max_num_seqs` full contexts, or for as many as memory holds.
 
@@ -86,6 +114,7 @@ def make_plan(
         weight_bytes: what the weights will take of `free_bytes`.
         kv_bytes_per_value: bytes of one number in the cache.
         free_bytes: memory that can be used; None for no bound.
+        draft_config: sizes of a draft model, whose cache has as many blocks.
 
     Raises:
         OutOfMemory: not even one full context fits.
@@ -96,6 +125,8 @@ def make_plan(
         if type(value) is not int or not 0 < value < 1 << 31:
             raise ConfigError(f"`{name}` is {value!r}; expected a positive integer")
     per_token = config.kv_bytes_per_token(kv_bytes_per_value)
+    if draft_config is not None:
+        per_token += draft_config.kv_bytes_per_token(kv_bytes_per_value)
     one_context = -(-length // block_size)
     n_blocks = max_num_seqs * one_context
     if free_bytes is not None:
@@ -119,6 +150,8 @@ def make_plan(
         max_num_seqs=max_num_seqs,
         step_tokens=max(step_tokens, max_num_seqs),
         share_prefixes=share_prefixes,
+        speculation=speculation,
+        draft_tokens=draft_tokens,
         kv_bytes_per_token=per_token,
     )
 

@@ -88,15 +88,25 @@ class Sampler:
         self._n_tokens = n_tokens
         self._fixed: _Fixed | None = None
 
-    def draw(self, logits: Floats, sequences: List[Sequence]) -> list[Draw]:
-        """One draw for each row [R, vocab] and its sequence."""
+    def draw(
+        self, logits: Floats, sequences: List[Sequence], ahead: List[List[int]] | None = None
+    ) -> list[Draw]:
+        """One draw for each row [R, vocab] and its sequence.
+
+        `ahead` has for each row the tokens that are guessed to follow the sequence before the token
+        to draw, which is drawn as if they had been: with their count and their penalties.
+        """
+        if ahead is None:
+            ahead = [()] * len(sequences)
         if logits.shape[1] > self._n_tokens:
             logits = np.ascontiguousarray(logits[:, : self._n_tokens])
         fixed = self._fixed
         if fixed is None or fixed.ids != tuple(s.request_id for s in sequences):
             fixed = self._fixed = _gather(sequences, self._n_tokens)
-        history, offsets, n_prompt = _histories(sequences, fixed.has_penalty)
-        counter = np.array([s.n_generated for s in sequences], np.uint64)
+        history, offsets, n_prompt = _histories(sequences, ahead, fixed.has_penalty)
+        counter = np.array(
+            [s.n_generated + len(a) for s, a in zip(sequences, ahead, strict=True)], np.uint64
+        )
         ids, logprobs = self._kernel.sample(
             logits, *fixed.settings, fixed.seed, counter, history, offsets, n_prompt, *fixed.biases
         )
@@ -152,7 +162,7 @@ def _gather(sequences: List[Sequence], n_tokens: int) -> _Fixed:
 
 
 def _histories(
-    sequences: List[Sequence], has_penalty: tuple[bool, ...]
+    sequences: List[Sequence], ahead: List[List[int]], has_penalty: tuple[bool, ...]
 ) -> tuple[Ints, NDArray[np.int64], Ints]:
     """The tokens so far of the rows that are penalised for them; nothing for the others."""
     offsets = np.zeros(len(sequences) + 1, np.int64)
@@ -160,9 +170,10 @@ def _histories(
     if not any(has_penalty):
         return np.empty(0, np.int32), offsets, n_prompt
     parts = []
-    for r, (sequence, is_penalised) in enumerate(zip(sequences, has_penalty, strict=True)):
-        if is_penalised:
-            parts.append(np.array(sequence.tokens, np.int32))
+    for r, sequence in enumerate(sequences):
+        offsets[r + 1] = offsets[r]
+        if has_penalty[r]:
+            parts += [np.array(sequence.tokens, np.int32), np.array(ahead[r], np.int32)]
             n_prompt[r] = sequence.n_prompt
-        offsets[r + 1] = offsets[r] + (len(sequence.tokens) if is_penalised else 0)
+            offsets[r + 1] += len(sequence.tokens) + len(ahead[r])
     return np.concatenate(parts), offsets, n_prompt

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from collections.abc import Sequence as List
 from dataclasses import dataclass
 
+from codellama.engine.batch import Share
 from codellama.engine.blocks import BlockPool, Content
 from codellama.engine.completion import FinishReason
 from codellama.engine.sequence import Draw, Failure, Sequence
@@ -21,15 +23,29 @@ from codellama.engine.sequence import Draw, Failure, Sequence
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One sequence's share of a step: its next `n_tokens` tokens that are not in the cache yet."""
+    """One sequence's part of a step: its next `n_tokens` tokens that are not in the cache yet.
+
+    Behind its last token, `draft` may guess how it goes on. Guesses are computed like tokens, and
+    the token after each is drawn, but only those that are drawn as well become part of it.
+    """
 
     sequence: Sequence
     n_tokens: int
+    draft: tuple[int, ...] = ()
 
     @property
     def draws(self) -> bool:
         """Whether the step reaches the sequence's last token, so that the next can be drawn."""
         return self.n_tokens == self.sequence.n_due
+
+    @property
+    def share(self) -> Share:
+        """What the runner computes of it."""
+        first = self.sequence.n_cached
+        tokens = self.sequence.tokens[first : first + self.n_tokens]
+        tokens.extend(self.draft)
+        n_logits = len(self.draft) + 1 if self.draws else 0
+        return Share(tokens, first, self.sequence.blocks, n_logits)
 
 
 class Scheduler:
@@ -78,14 +94,30 @@ class Scheduler:
             budget -= work[-1].n_tokens
         return work
 
+    def lend(self, sequence: Sequence, n_tokens: int) -> int:
+        """Takes free blocks for up to `n_tokens` guesses after a sequence that is being decoded.
+
+        Returns for how many of them there is room. `advance` gives back the blocks of guesses that
+        were wrong. Nobody gives way for a guess, and each running sequence keeps a free block to
+        grow into.
+        """
+        n_wanted = self._pool.n_needed(len(sequence.tokens) + n_tokens)
+        while len(sequence.blocks) < n_wanted:
+            if not self._pool.can_take((), 1, spare=len(self.running)):
+                break
+            sequence.blocks += self._pool.take((), 1)
+        room = len(sequence.blocks) * self._pool.block_size - len(sequence.tokens)
+        return min(n_tokens, room)
+
     def advance(
-        self, work: Iterable[Work], results: Iterable[Draw | Failure | None]
+        self, work: Iterable[Work], results: Iterable[List[Draw] | Failure]
     ) -> list[Sequence]:
         """Counts a step as done: sequences grow, finish and free their blocks.
 
         Args:
-            work: what `schedule` gave.
-            results: one for each: the token drawn, None where none was due, or what went wrong.
+            work: what `schedule` gave, with or without drafts.
+            results: one for each: the tokens drawn, of which all but the last are the first ones
+                of the draft, or what went wrong. None where none were due.
 
         Returns the sequences that grew or ended.
         """
@@ -99,16 +131,36 @@ class Scheduler:
                 self.finish(sequence, "error")
                 changed.append(sequence)
                 continue
-            sequence.n_cached += item.n_tokens
+            n_cached = sequence.n_cached
+            reason = self._grow(item, result)
             if self._share_prefixes:
-                self._publish(sequence, item.n_tokens)
-            if result is None:
-                continue
-            reason = sequence.accept(result)
+                self._publish(sequence, n_cached)
             if reason is not None:
                 self.finish(sequence, reason)
-            changed.append(sequence)
+            if result:
+                changed.append(sequence)
         return changed
+
+    def _grow(self, item: Work, draws: List[Draw]) -> FinishReason | None:
+        """Counts what a step computed, and gives back blocks that only held wrong guesses."""
+        sequence, reason = item.sequence, None
+        sequence.n_cached += item.n_tokens
+        if not draws:
+            return None
+        n_before = len(sequence.tokens)
+        for draw in draws:
+            reason = sequence.accept(draw)
+            if reason is not None:
+                break
+        # All draws but the last were guessed, so their keys and values are there.
+        n_right = min(len(sequence.tokens) - n_before, len(draws) - 1)
+        sequence.n_cached += n_right
+        sequence.n_accepted += n_right
+        sequence.n_drafted += len(item.draft)
+        n_kept = self._pool.n_needed(len(sequence.tokens))
+        self._pool.release(sequence.blocks[n_kept:])
+        del sequence.blocks[n_kept:]
+        return reason
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
         """Ends a sequence, wherever it is, and frees its blocks."""
@@ -192,12 +244,12 @@ class Scheduler:
             if sequence.n_due > 1
         )
 
-    def _publish(self, sequence: Sequence, n_computed: int) -> None:
-        """Lets others find the blocks that the last `n_computed` tokens have filled."""
+    def _publish(self, sequence: Sequence, n_before: int) -> None:
+        """Lets others find the blocks filled since `n_before` tokens were in the cache."""
         size = self._pool.block_size
         n_full = sequence.n_cached // size
         chain = self._chain(sequence, n_full)
-        for i in range((sequence.n_cached - n_computed) // size, n_full):
+        for i in range(n_before // size, n_full):
             self._pool.publish(sequence.blocks[i], chain[i])
 
     def _chain(self, sequence: Sequence, n_full: int) -> list[Content]:

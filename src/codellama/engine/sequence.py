@@ -63,6 +63,8 @@ class Sequence:
         self.error: str | None = None
         self.n_preempted = 0
         self.n_reused: int | None = None  # prompt tokens found in the cache; None before the start
+        self.n_drafted = 0  # guesses that were computed
+        self.n_accepted = 0  # those of them that became part of the reply
         self._stop_ids = frozenset() if params.ignore_eos else stop_ids
 
     @property
