@@ -7,13 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
-from codellama import checkpoint
-from codellama.checkpoint.hub import resolve
-from codellama.checkpoint.reader import Reader
 from codellama.engine.completion import Completion, Piece
 from codellama.engine.engine import Engine
+from codellama.engine.loading import load_model
 from codellama.engine.params import SamplingParams
-from codellama.engine.plan import EnginePlan, free_memory, make_plan
+from codellama.engine.plan import EnginePlan
 from codellama.engine.prompts import (
     ChatForm,
     Messages,
@@ -27,10 +25,8 @@ from codellama.engine.sampler import Kernel, native_kernel
 from codellama.engine.shared import SharedEngine
 from codellama.errors import ConfigError
 from codellama.model.config import ModelConfig
-from codellama.runners import Runner, load_runner
+from codellama.runners import Runner
 from codellama.text.tokenizer import Tokenizer
-
-_KV_BYTES = 4  # both runners keep keys and values in float32
 
 Texts = list[str] | tuple[str, ...]
 
@@ -100,46 +96,23 @@ class LLM:
             ConfigError: a setting is out of range.
             OutOfMemory: the cache for one full context does not fit.
         """
-        if chat_form not in (None, "inst", "step"):
-            raise ConfigError(f"`chat_form` is {chat_form!r}; expected 'inst', 'step' or None")
-        reader = checkpoint.open(resolve(path))
-        config, notes = reader.config, tuple(reader.notes)
-        tokenizer = reader.tokenizer()
-        if chat_form is None:
-            chat_form = reader.chat_form
-            if chat_form == "step" and tokenizer.step_id is None:
-                chat_form = None
-                notes += ("the files speak of <step> turns, and the vocabulary has no such token",)
-        plan = make_plan(
-            config,
-            weight_bytes=_weight_bytes(reader, engine),
-            kv_bytes_per_value=_KV_BYTES,
-            free_bytes=free_memory(),
+        model = load_model(
+            path,
+            engine=engine,
             max_seq_len=max_seq_len,
             max_num_seqs=max_num_seqs,
-            share_prefixes=share_prefixes,
-        )
-        if plan.max_seq_len > config.max_seq_len:
-            notes += (
-                f"the context of {plan.max_seq_len} tokens is longer than the {config.max_seq_len} "
-                "this model was made for; what it writes far out may make no sense",
-            )
-        runner = load_runner(
-            reader,
-            engine=engine,
-            max_seq_len=plan.max_seq_len,
-            n_blocks=plan.n_blocks,
-            block_size=plan.block_size,
             n_threads=n_threads,
             device=device,
+            chat_form=chat_form,
+            share_prefixes=share_prefixes,
         )
         return cls(
-            runner,
-            tokenizer,
-            plan,
-            eos_ids=reader.generation.eos_ids,
-            chat_form=chat_form,
-            notes=notes,
+            model.runner,
+            model.tokenizer,
+            model.plan,
+            eos_ids=model.eos_ids,
+            chat_form=model.chat_form,
+            notes=model.notes,
         )
 
     @property
@@ -332,10 +305,3 @@ class LLM:
 
     def _stream(self, prompt: Prompt, params: SamplingParams | None) -> Iterator[Piece]:
         return self._engine.stream(prompt, SamplingParams() if params is None else params)
-
-
-def _weight_bytes(reader: Reader, engine: str) -> int:
-    """Bytes of the weights in memory: as stored, or in PyTorch's float32."""
-    if engine == "torch":
-        return 4 * reader.config.n_params
-    return sum(info.n_bytes for info in reader.infos.values())
