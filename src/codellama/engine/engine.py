@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codellama.engine.batch import flatten
 from codellama.engine.blocks import BlockPool, Content
@@ -21,7 +22,7 @@ from codellama.engine.sampler import Kernel, Sampler
 from codellama.engine.scheduler import Scheduler, Work
 from codellama.engine.sequence import Draw, Failure, Sequence
 from codellama.errors import ContextTooLong, RequestError
-from codellama.runners import Runner
+from codellama.runners import Batch, Runner
 from codellama.text.tokenizer import Tokenizer
 
 
@@ -70,6 +71,7 @@ class Engine:
         self._runner = runner
         self._tokenizer = tokenizer
         self._n_ids = min(tokenizer.n_vocab, runner.config.vocab_size)
+        self._kernel = kernel
         self._sampler = Sampler(kernel, self._n_ids)
         self._clock = clock
         self._ids = count()
@@ -175,6 +177,11 @@ class Engine:
         results = self._compute(work)
         return self._outputs(self.scheduler.advance(work, results))
 
+    def logits(self, batch: Batch) -> tuple[NDArray[np.float32], Kernel]:
+        """Runs a batch of the caller's own blocks; logits of the ids there are, and the kernel."""
+        logits = self._runner.run(batch)
+        return np.ascontiguousarray(logits[:, : self._n_ids]), self._kernel
+
     def abort(self, request_id: int) -> Output | None:
         """Ends a request and frees its blocks at once; None if it has ended already."""
         request = self._requests.get(request_id)
@@ -255,4 +262,5 @@ def _completion(request: _Request, now: float) -> Completion:
             decode_s=now - first,
         ),
         error=sequence.error,
+        stop_string=reply.stop_string,
     )
