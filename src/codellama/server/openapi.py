@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
 
+@cache
 def document(version: str) -> dict[str, Any]:
     """An OpenAPI 3.1 document of every route."""
     from codellama.server.app import ENDPOINTS

@@ -108,14 +108,12 @@ def watch(
     def look() -> None:
         while True:
             time.sleep(every_s)
-            for served in state.registry.models:
-                if served.service.stalled_s > state.settings.stall_exit_s:
-                    log.error(
-                        "the engine has been in one step for %.0f s", served.service.stalled_s
-                    )
-                    faulthandler.dump_traceback(sys.stderr, all_threads=True)
-                    leave(EXIT_STALLED)
-                    return
+            stalled_s = max((m.service.stalled_s for m in state.registry.models), default=0)
+            if stalled_s > state.settings.stall_exit_s:
+                log.error("the engine has been in one step for %.0f s", stalled_s)
+                faulthandler.dump_traceback(sys.stderr, all_threads=True)
+                leave(EXIT_STALLED)
+                return
 
     thread = threading.Thread(target=look, name="watchdog", daemon=True)
     thread.start()

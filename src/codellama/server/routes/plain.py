@@ -9,6 +9,8 @@ from codellama.server.refusals import Refusal
 from codellama.server.schema import Body
 from codellama.server.web import Call, Endpoint
 
+_LONG = 1 << 20  # characters: work that other requests should not wait for
+
 
 async def root(call: Call, _: Body) -> None:
     """`GET /`: what Ollama's clients look for; a browser is sent to the description."""
@@ -86,16 +88,19 @@ async def openapi(call: Call, _: Body) -> None:
     """`GET /openapi.json`."""
     from codellama.server.openapi import document
 
-    await call.json(document(call.state.version))
+    version = call.state.version
+    await call.json(await call.state.off_loop(_LONG, lambda: document(version)))
 
 
 async def docs(call: Call, _: Body) -> None:
     """`GET /docs`: the routes for a person, without anything from elsewhere."""
     from codellama.server.openapi import document
 
+    version = call.state.version
+    found = await call.state.off_loop(_LONG, lambda: document(version))
     rows = "".join(
         f"<tr><td><code>{method.upper()} {escape(path)}</code><td>{escape(op['summary'])}"
-        for path, methods in document(call.state.version)["paths"].items()
+        for path, methods in found["paths"].items()
         for method, op in methods.items()
     )
     page = (
