@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import ollama
@@ -12,8 +13,9 @@ from fakes import ByteTokenizer, ScriptedModel, recite
 
 
 @pytest.fixture
-def client(live: Running) -> ollama.Client:
-    return ollama.Client(host=live.url)
+def client(live: Running) -> Iterator[ollama.Client]:
+    with ollama.Client(host=live.url) as found:
+        yield found
 
 
 def test_ollama_fills_in_the_middle(client: ollama.Client) -> None:

@@ -226,6 +226,14 @@ def parse(call: Call, kind: type[B], data: bytes) -> B:
         )
     except JsonError as error:
         raise Refusal(400, f"the body {error}", code="invalid_json") from None
+    if b"\\u" in data:
+        try:
+            encode(found)
+        except UnicodeEncodeError:
+            raise Refusal(
+                400, "the body has half a surrogate pair, which is no character",
+                code="invalid_json",
+            ) from None  # fmt: skip
     return validated(call, kind, found)
 
 
