@@ -168,7 +168,8 @@ def running(
     config = uvicorn.Config(
         make_app(state, keys), http=protocol_class(settings.limits, crowd), ws="none",
         lifespan="off", log_config=None, access_log=False, server_header=False,
-        proxy_headers=False, timeout_keep_alive=int(settings.limits.idle_s), timeout_graceful_shutdown=5, backlog=2048,
+        proxy_headers=False, timeout_keep_alive=int(settings.limits.idle_s),
+        timeout_graceful_shutdown=5, backlog=2048,
     )  # fmt: skip
     server = Server(config, state)
     found: list[Running] = []

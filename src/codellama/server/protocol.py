@@ -62,7 +62,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 Refusal(503, "too many connections", code="too_many_connections", retry_after=5)
             )
             return
-        self._receive_from_now()
+        self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -82,7 +82,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._timer is None and self._is_in_head:
-            self._receive_from_now()
+            self._expect_head()
+        self._count_as_receiving()
         if self._is_in_head:
             self._head_bytes += len(data)
         super().data_received(data)
@@ -141,16 +142,22 @@ class LimitedProtocol(HttpToolsProtocol):
         refusal = self._refusal
         self._close_with(Refusal(400, msg, code="bad_request") if refusal is None else refusal)
 
-    def _receive_from_now(self) -> None:
-        """A request begins: it has so long to arrive, and the oldest such makes way."""
-        receiving = self.crowd.receiving
-        receiving[self] = None
-        receiving.move_to_end(self)
+    def _expect_head(self) -> None:
+        """A request may begin: its head has so long to arrive."""
         self._stop_timer()
         self._timer = self.loop.call_later(self.limits.head_s, self._too_slow)
+
+    def _count_as_receiving(self) -> None:
+        """A request has begun; of too many that are not complete the oldest makes way."""
+        receiving = self.crowd.receiving
+        if self in receiving:
+            return
+        receiving[self] = None
         if len(receiving) > self.limits.receiving:
             oldest, _ = receiving.popitem(last=False)
-            oldest._too_slow()
+            oldest._close_with(
+                Refusal(503, "too many requests are arriving", code="overloaded", retry_after=1)
+            )
 
     def _too_slow(self) -> None:
         self._close_with(Refusal(408, "the request took too long to arrive", code="timeout"))
