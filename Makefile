@@ -6,7 +6,7 @@ DEV    := .venv-dev
 PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
-.PHONY: demo setup test test-slow test-gpu check fix check-native bench docs nano-cpu clean native
+.PHONY: demo setup test test-slow test-gpu test-clients check fix check-native bench bench-serve soak docs nano-cpu clean native
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -37,6 +37,10 @@ test-slow: $(DEV)/installed
 
 test-gpu: $(DEV)/installed
 	$(DEV)/bin/python -m pytest -m "gpu"
+
+# Clients that want other versions of each other's dependencies, each in an environment of its own.
+test-clients: $(DEV)/installed
+	$(DEV)/bin/python tests/clients/run.py
 
 check: $(DEV)/installed
 	$(DEV)/bin/ruff format --check .
@@ -71,6 +75,15 @@ nano-cpu: $(DEV)/installed
 
 bench: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/decode.py
+
+# Our server beside llama-server (llama-cpp-python[server]) where that is installed.
+bench-serve: $(DEV)/installed
+	$(DEV)/bin/python benchmarks/serve.py
+
+# Mixed lengths, cancels, errors and bad requests for SOAK_S seconds.
+SOAK_S ?= 600
+soak: $(DEV)/installed
+	$(DEV)/bin/python benchmarks/soak.py $(SOAK_S)
 
 docs: $(DEV)/installed
 	$(DEV)/bin/mkdocs build --strict --site-dir build/site

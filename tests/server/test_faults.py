@@ -78,6 +78,33 @@ def test_FLT_1_a_request_that_takes_too_long_ends_with_timeout() -> None:
         gate.set()
 
 
+def test_a_deadline_brings_what_is_complete() -> None:
+    lines = ByteTokenizer().encode_bare("x = 1\n")
+
+    def script(tokens: tuple[int, ...]) -> int:
+        return lines[(len(tokens) - 3) % len(lines)]
+
+    model = ScriptedModel(n_blocks=512, script=script)
+    run, gate = model.run, threading.Event()
+
+    def slow(batch: Any) -> Any:
+        gate.wait(0.01)
+        return run(batch)
+
+    model.run = slow  # type: ignore[method-assign]
+    with running(scripted(model)) as server:
+        asked = body("x", max_tokens=400, stream=False, deadline_ms=400)
+        (choice,) = server.post("/v1/completions", asked).json["choices"]
+        assert choice["deadline"] is choice["complete"] is True
+        assert choice["finish_reason"] == "length"
+        assert choice["text"].endswith("\n")
+        events = server.post("/v1/completions", asked | {"stream": True}).events
+        assert events[-1]["choices"][0]["finish_reason"] == "length"
+        done = server.post("/v1/completions", asked | {"max_tokens": 1}).json["choices"][0]
+        assert "deadline" not in done
+        gate.set()
+
+
 def test_FLT_2_a_frozen_engine_is_seen_and_left(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

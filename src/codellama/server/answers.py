@@ -9,7 +9,7 @@ from codellama.engine.completion import Completion
 from codellama.server.generation import Generation
 from codellama.server.refusals import Refusal
 from codellama.server.served import Served
-from codellama.server.shapes import ChatChunks, chat_logprobs, timings, usage
+from codellama.server.shapes import ChatChunks, by_deadline, chat_logprobs, timings, usage
 from codellama.server.streaming import failed
 from codellama.server.web import Call
 
@@ -25,6 +25,7 @@ def chat_answer(
 ) -> dict[str, Any]:
     """A whole answer in the chat shape."""
     tokenizer = served.model.tokenizer
+    texts = [by_deadline(generation, one) for one in found]
     return {
         "id": chunks.id,
         "object": "chat.completion",
@@ -34,9 +35,10 @@ def chat_answer(
         "choices": [
             {
                 "index": i,
-                "message": {"role": "assistant", "content": one.text},
+                "message": {"role": "assistant", "content": texts[i][0]},
                 "logprobs": chat_logprobs(tokenizer, one.logprobs or ()) if with_logprobs else None,
                 "finish_reason": generation.reason(one),
+                **texts[i][1],
             }
             for i, one in enumerate(found)
         ],

@@ -44,11 +44,12 @@ class Generation:
         self.found: list[Completion | None] = [None] * self.n_open
         self.failure: str | None = None
         self.is_timed_out = False
+        self.is_late = False
         self._canceller = canceller
         self._inbox: list[tuple[int, Piece]] = []
         self._unread_chars = 0
         self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timers: list[asyncio.TimerHandle] = []
         self._started_at = time.monotonic()
 
     def sequences(self) -> Iterator[tuple[Prompt, int]]:
@@ -69,7 +70,17 @@ class Generation:
 
     def watch(self, loop: asyncio.AbstractEventLoop, run_s: float) -> None:
         """Ends the generation with reason "timeout" when it has taken `run_s`."""
-        self._timer = loop.call_later(run_s, self.time_out)
+        self._timers.append(loop.call_later(run_s, self.time_out))
+
+    def be_done_in(self, deadline_ms: int | None) -> None:
+        """Ends the generation with reason "length" when this time has passed."""
+        if deadline_ms is not None:
+            loop = asyncio.get_running_loop()
+            self._timers.append(loop.call_later(deadline_ms / 1000, self._be_late))
+
+    def _be_late(self) -> None:
+        self.is_late = True
+        self.cancel()
 
     def time_out(self) -> None:
         """Ends what still runs, now; its finish reason is "timeout"."""
@@ -88,8 +99,8 @@ class Generation:
         if piece.completion is not None:
             self.found[index] = piece.completion
             self.n_open -= 1
-            if not self.n_open and self._timer is not None:
-                self._timer.cancel()
+            if not self.n_open:
+                self._stop_timers()
 
     def wake(self) -> None:
         """Lets the reader go on."""
@@ -99,9 +110,12 @@ class Generation:
     def fail(self, message: str) -> None:
         """Ends with an error: the engine is gone."""
         self.failure = message
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timers()
         self.wake()
+
+    def _stop_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
 
     @property
     def unread_chars(self) -> int:
@@ -132,5 +146,7 @@ class Generation:
     def reason(self, completion: Completion) -> str:
         """A reply's finish reason as clients know it."""
         if completion.finish_reason == "abort":
+            if self.is_late:
+                return "length"
             return "timeout" if self.is_timed_out else "abort"
         return completion.finish_reason

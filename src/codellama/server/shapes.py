@@ -13,11 +13,21 @@ from json.encoder import encode_basestring
 from typing import Any, Protocol
 
 from codellama.engine.completion import Completion, Piece, TokenLogprob
+from codellama.server.generation import Generation
 from codellama.server.refusals import encode
+from codellama.text.statements import complete_part
 from codellama.text.tokenizer import Tokenizer
 
 quoted: Callable[[str], str] = encode_basestring  # JSON of a text, by the encoder in C
 DONE = b"data: [DONE]\n\n"
+
+
+def by_deadline(generation: Generation, one: Completion) -> tuple[str, dict[str, Any]]:
+    """A reply's text, and the mark of one that a deadline ended: then as much as is complete."""
+    if not generation.is_late or one.finish_reason != "abort":
+        return one.text, {}
+    part = complete_part(one.text)
+    return part or one.text, {"deadline": True, "complete": bool(part)}
 
 
 def new_id(prefix: str) -> str:

@@ -23,6 +23,7 @@ async def fim(call: Call, body: FimRequest) -> None:
     )
     chunks = ChatChunks(served.name, call.state.version)
     generation = served.service.submit([prompt], params, 1, scope=call.key_scope)
+    generation.be_done_in(body.deadline_ms)
     async with call.watching(generation):
         if body.stream:
             stream = events(call, generation, chunks, options=body.stream_options)

@@ -26,6 +26,7 @@ from codellama.server.served import Served
 from codellama.server.shapes import (
     ChatChunks,
     CompletionChunks,
+    by_deadline,
     chat_logprobs,
     counts,
     legacy_logprobs,
@@ -74,6 +75,7 @@ async def completions(call: Call, anything: _Anything) -> None:
         await _answer_without_reply(call, served, prompts, chunks, echo, n)
         return
     generation = served.service.submit(prompts, params, best_of, scope=call.key_scope)
+    generation.be_done_in(body.deadline_ms)
     async with call.watching(generation):
         if body.stream:
             await call.stream(
@@ -86,12 +88,14 @@ async def completions(call: Call, anything: _Anything) -> None:
             return
         found = await whole(generation)
     kept = _best(found, best_of, n)
+    texts = [by_deadline(generation, one) for one in kept]
     choices = [
         {
             "index": i,
-            "text": echo.text(i) + one.text,
+            "text": echo.text(i) + texts[i][0],
             "logprobs": None if logprobs is None else echo.logprobs(i, one.logprobs or ()),
             "finish_reason": generation.reason(one),
+            **texts[i][1],
         }
         for i, one in enumerate(kept)
     ]
@@ -130,6 +134,7 @@ async def chat(call: Call, body: ChatRequest) -> None:
     tokenizer = served.model.tokenizer
     chunks = ChatChunks(served.name, call.state.version)
     generation = served.service.submit([prompt], params, body.n, scope=call.key_scope)
+    generation.be_done_in(body.deadline_ms)
     async with call.watching(generation):
         if body.stream:
             await call.stream(
