@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from codellama.engine.batch import flatten
 from codellama.engine.blocks import BlockPool, Content
 from codellama.engine.completion import Completion, Piece, Timings
+from codellama.engine.constraint import Constraint, apply
 from codellama.engine.params import SamplingParams
 from codellama.engine.plan import EnginePlan
 from codellama.engine.prompts import Prompt
@@ -38,6 +39,7 @@ class Output:
 class _Request:
     sequence: Sequence
     added_at: float
+    constraint: Constraint | None = None
     started_at: float | None = None
     first_token_at: float | None = None
 
@@ -129,6 +131,7 @@ class Engine:
         *,
         seed: int | None = None,
         scope: bytes = b"",
+        constraint: Constraint | None = None,
     ) -> int:
         """Accepts a request and returns the id that its outputs carry.
 
@@ -137,6 +140,7 @@ class Engine:
             params: how to draw the reply.
             seed: instead of that of `params`; with neither, one is drawn.
             scope: requests of different scopes do not find each other's tokens in the cache.
+            constraint: what the reply may say; its own, and followed from its beginning.
 
         Raises:
             RequestError: see `check`.
@@ -163,7 +167,7 @@ class Engine:
                 with_logprobs=params.logprobs is not None,
             ),
         )
-        self._requests[sequence.request_id] = _Request(sequence, self._clock())
+        self._requests[sequence.request_id] = _Request(sequence, self._clock(), constraint)
         self.scheduler.add(sequence)
         return sequence.request_id
 
@@ -206,6 +210,10 @@ class Engine:
     def _run(self, work: list[Work]) -> list[Draw | Failure | None]:
         logits = self._runner.run(flatten(work))  # the only line that touches the device
         due = [item.sequence for item in work if item.draws]
+        for row, sequence in enumerate(due):
+            constraint = self._requests[sequence.request_id].constraint
+            if constraint is not None:
+                apply(logits, row, constraint.allowed(sequence.tokens[sequence.n_prompt :]))
         draws = iter(self._sampler.draw(logits, due) if due else [])
         return [next(draws) if item.draws else None for item in work]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Protocol
 
 from codellama.engine.completion import Completion, Piece
+from codellama.engine.constraint import Constraint
 from codellama.engine.params import SamplingParams
 from codellama.engine.prompts import Prompt
 from codellama.engine.sampler import seed_of
@@ -45,6 +46,7 @@ class Generation:
         self.failure: str | None = None
         self.is_timed_out = False
         self.is_late = False
+        self.constraint: Callable[[], Constraint] | None = None  # makes one for each reply
         self._canceller = canceller
         self._inbox: list[tuple[int, Piece]] = []
         self._unread_chars = 0

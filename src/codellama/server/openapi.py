@@ -88,8 +88,8 @@ def _content(endpoint: Any) -> dict[str, Any]:
     if endpoint.path == "/docs":
         return {"text/html": {"schema": {"type": "string"}}}
     kinds: dict[str, Any] = {"application/json": {"schema": {"type": ["object", "array"]}}}
-    if endpoint.path.startswith("/api/"):
+    if endpoint.path.startswith("/api/") and (endpoint.generates or endpoint.path == "/api/pull"):
         kinds["application/x-ndjson"] = {"schema": {}}
     elif endpoint.generates:
-        kinds["text/event-stream"] = {"schema": {"type": "string"}}
+        kinds["text/event-stream"] = {"schema": {}}
     return kinds

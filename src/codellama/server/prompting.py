@@ -31,11 +31,6 @@ def params(
     seed: int | None = None,
 ) -> SamplingParams:
     """The sampling of an OpenAI-like body; what it leaves open is the server's default."""
-    if body.response_format is not None and body.response_format.type != "text":
-        raise Refusal(
-            400, "this server does not constrain replies to a format", code="unsupported",
-            param="response_format",
-        )  # fmt: skip
     return drawn(
         settings,
         temperature=body.temperature,

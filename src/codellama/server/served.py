@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from codellama.engine.engine import Engine
 from codellama.engine.loading import Model
@@ -23,6 +24,7 @@ class Served:
     path: str
     model: Model
     service: Service
+    vocabularies: dict[int, Any] = field(default_factory=dict)  # for grammars, by their end
     created: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod

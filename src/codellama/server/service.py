@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from codellama.engine.completion import Piece
+from codellama.engine.constraint import Constraint
 from codellama.engine.engine import Engine
 from codellama.engine.params import SamplingParams
 from codellama.engine.prompts import Prompt
@@ -166,7 +167,13 @@ class Service:
             )
 
     def submit(
-        self, prompts: list[Prompt], params: SamplingParams, n: int, *, scope: bytes = b""
+        self,
+        prompts: list[Prompt],
+        params: SamplingParams,
+        n: int,
+        *,
+        scope: bytes = b"",
+        constraint: Callable[[], Constraint] | None = None,
     ) -> Generation:
         """Accepts `n` replies to each prompt.
 
@@ -195,6 +202,7 @@ class Service:
         cache_tokens = sum(n * self._cache_tokens(prompt, params) for prompt in prompts)
         self.check_open(n_sequences, reply_bytes, cache_tokens)
         generation = Generation(prompts, params, n, scope, self)
+        generation.constraint = constraint
         generation.reply_bytes, generation.cache_tokens = reply_bytes, cache_tokens
         self.n_live += n_sequences
         self._reserved_bytes += reply_bytes
@@ -312,7 +320,11 @@ class Service:
     def _add(self, generation: Generation) -> None:
         for index, (prompt, seed) in enumerate(generation.sequences()):
             request_id = self.engine.add(
-                prompt, generation.params, seed=seed, scope=generation.scope
+                prompt,
+                generation.params,
+                seed=seed,
+                scope=generation.scope,
+                constraint=generation.constraint and generation.constraint(),
             )
             generation.request_ids.append(request_id)
             self._owners[request_id] = (generation, index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from codellama.server import prompting
+from codellama.server import grammars, prompting
 from codellama.server.answers import chat_answer, whole
 from codellama.server.routes.openai import SSE
 from codellama.server.schema import FimRequest
@@ -22,7 +22,10 @@ async def fim(call: Call, body: FimRequest) -> None:
         call.state.settings, body, max_tokens=body.max_tokens, seed=body.random_seed
     )
     chunks = ChatChunks(served.name, call.state.version)
-    generation = served.service.submit([prompt], params, 1, scope=call.key_scope)
+    constraint = await grammars.constraint(call, served, body.response_format, [prompt])
+    generation = served.service.submit(
+        [prompt], params, 1, scope=call.key_scope, constraint=constraint
+    )
     generation.be_done_in(body.deadline_ms)
     async with call.watching(generation):
         if body.stream:

@@ -9,7 +9,7 @@ from typing import Any
 from codellama.engine.completion import Completion
 from codellama.engine.params import SamplingParams
 from codellama.engine.prompts import Prompt
-from codellama.server import prompting
+from codellama.server import grammars, prompting
 from codellama.server.answers import whole
 from codellama.server.generation import Generation
 from codellama.server.refusals import Refusal, encode
@@ -20,6 +20,7 @@ from codellama.server.schema import (
     OllamaChatRequest,
     OllamaOptions,
     OllamaRequest,
+    ResponseFormat,
     ShowRequest,
 )
 from codellama.server.served import Served
@@ -34,7 +35,6 @@ _Said = Callable[[str], dict[str, Any]]
 async def generate(call: Call, body: GenerateRequest) -> None:
     """`POST /api/generate`: a hole with `suffix`, a text as it is with `raw`, else a question."""
     served = call.state.find(body.model)
-    _check(body)
     if body.images:
         raise Refusal(400, "this model reads no images", code="unsupported")
     if body.template is not None and body.template != "{{ .Prompt }}":
@@ -57,7 +57,6 @@ async def generate(call: Call, body: GenerateRequest) -> None:
 async def chat(call: Call, body: OllamaChatRequest) -> None:
     """`POST /api/chat`."""
     served = call.state.find(body.model)
-    _check(body)
     if not body.messages:
         await _loaded(call, served, {"message": {"role": "assistant", "content": ""}})
         return
@@ -69,9 +68,15 @@ async def chat(call: Call, body: OllamaChatRequest) -> None:
     )  # fmt: skip
 
 
-def _check(body: OllamaRequest) -> None:
-    if body.format:
-        raise Refusal(400, "this server does not constrain replies to a format", code="unsupported")
+def _format(body: OllamaRequest) -> ResponseFormat | None:
+    """Ollama's `format`: "json", or a schema."""
+    if not body.format:
+        return None
+    if isinstance(body.format, dict):
+        return ResponseFormat(type="json_schema", json_schema=body.format)
+    if body.format != "json":
+        raise Refusal(400, "`format` is neither json nor a schema", code="invalid_format")
+    return ResponseFormat(type="json_object")
 
 
 async def _loaded(call: Call, served: Served, said: dict[str, Any]) -> None:
@@ -89,7 +94,10 @@ async def _answer(
         text = f"num_ctx {options.num_ctx} is more than the {served.max_seq_len} this model keeps"
         call.headers.append((b"x-codellama-note", text.encode()))
     params = _params(call, options)
-    generation = served.service.submit([prompt], params, 1, scope=call.key_scope)
+    constraint = await grammars.constraint(call, served, _format(body), [prompt])
+    generation = served.service.submit(
+        [prompt], params, 1, scope=call.key_scope, constraint=constraint
+    )
     async with call.watching(generation):
         if body.stream:
             await call.stream(NDJSON, _lines(served, generation, said, prompt, has_context))

@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 from codellama.engine.completion import Completion, TokenLogprob
 from codellama.engine.prompts import Prompt
 from codellama.engine.scoring import Score
-from codellama.server import prompting
+from codellama.server import grammars, prompting
 from codellama.server.answers import chat_answer, whole
 from codellama.server.refusals import Refusal, encode
 from codellama.server.routes import tabby
@@ -74,7 +74,10 @@ async def completions(call: Call, anything: _Anything) -> None:
     if body.max_tokens == 0 and (body.echo or not body.stream):
         await _answer_without_reply(call, served, prompts, chunks, echo, n)
         return
-    generation = served.service.submit(prompts, params, best_of, scope=call.key_scope)
+    constraint = await grammars.constraint(call, served, body.response_format, prompts)
+    generation = served.service.submit(
+        prompts, params, best_of, scope=call.key_scope, constraint=constraint
+    )
     generation.be_done_in(body.deadline_ms)
     async with call.watching(generation):
         if body.stream:
@@ -88,14 +91,14 @@ async def completions(call: Call, anything: _Anything) -> None:
             return
         found = await whole(generation)
     kept = _best(found, best_of, n)
-    texts = [by_deadline(generation, one) for one in kept]
+    shown = [by_deadline(generation, one) for one in kept]
     choices = [
         {
             "index": i,
-            "text": echo.text(i) + texts[i][0],
+            "text": echo.text(i) + shown[i][0],
             "logprobs": None if logprobs is None else echo.logprobs(i, one.logprobs or ()),
             "finish_reason": generation.reason(one),
-            **texts[i][1],
+            **shown[i][1],
         }
         for i, one in enumerate(kept)
     ]
@@ -133,7 +136,10 @@ async def chat(call: Call, body: ChatRequest) -> None:
     params = prompting.params(call.state.settings, body, max_tokens=max_tokens, logprobs=k)
     tokenizer = served.model.tokenizer
     chunks = ChatChunks(served.name, call.state.version)
-    generation = served.service.submit([prompt], params, body.n, scope=call.key_scope)
+    constraint = await grammars.constraint(call, served, body.response_format, [prompt])
+    generation = served.service.submit(
+        [prompt], params, body.n, scope=call.key_scope, constraint=constraint
+    )
     generation.be_done_in(body.deadline_ms)
     async with call.watching(generation):
         if body.stream:
