@@ -11,7 +11,8 @@ import pytest
 
 HEAVY = (
     "torch", "transformers", "tokenizers", "huggingface_hub", "prompt_toolkit", "pygments",
-    "hypothesis", "importlib.metadata", "asyncio", "urllib.request", "ssl",
+    "hypothesis", "importlib.metadata", "asyncio", "urllib.request", "ssl", "pydantic", "starlette",
+    "uvicorn", "httptools", "llguidance", "codellama.server",
 )  # fmt: skip
 CODE = """
 import json, sys
@@ -64,6 +65,8 @@ def test_help_loads_no_numpy(arguments: tuple[str, ...]) -> None:
     assert found in ([], ["importlib.metadata"])
 
 
-@pytest.mark.parametrize("verb", ["complete", "infill", "chat", "info", "models", "convert"])
+@pytest.mark.parametrize(
+    "verb", ["complete", "infill", "chat", "serve", "info", "models", "convert"]
+)
 def test_help_of_a_verb_loads_no_engine(verb: str) -> None:
     assert loaded(verb, "--help", of=("codellama.engine", "codellama.checkpoint", *HEAVY)) == []
