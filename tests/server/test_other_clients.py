@@ -166,6 +166,26 @@ def _first_prompt(model: ScriptedModel) -> list[int]:
     raise AssertionError("nothing was drawn")
 
 
+def test_marks_are_never_shown() -> None:
+    """A model that wants to write markers writes the next likeliest token, or ends."""
+    t = ByteTokenizer()
+
+    class Marker(ScriptedModel):
+        def run(self, batch: Any) -> Any:
+            logits = super().run(batch)
+            logits[:, [t.prefix_id, t.suffix_id, t.middle_id]] = 90
+            return logits
+
+    with running(scripted(Marker(n_blocks=64, script=lambda _: 70))) as server:
+        body = {"prompt": "x", "max_tokens": 5, "temperature": 1}
+        for more in ({}, {"suffix": "y"}):
+            text = server.post("/v1/completions", body | more).json["choices"][0]["text"]
+            assert text == "CCCCC"
+    with running(scripted(ScriptedModel(n_blocks=64, script=lambda _: t.eot_id))) as server:
+        choice = server.post("/v1/completions", body).json["choices"][0]
+        assert (choice["text"], choice["finish_reason"]) == ("", "stop")
+
+
 def test_lines_end_a_llama_reply() -> None:
     reply = "a\n    b\n    c\nd\n"
     t = ByteTokenizer()

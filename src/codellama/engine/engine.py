@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
@@ -15,7 +15,7 @@ from codellama.engine.batch import flatten
 from codellama.engine.blocks import BlockPool, Content
 from codellama.engine.completion import Completion, Piece, Timings
 from codellama.engine.constraint import Constraint, apply
-from codellama.engine.params import SamplingParams
+from codellama.engine.params import MAX_BIASES, SamplingParams
 from codellama.engine.plan import EnginePlan
 from codellama.engine.prompts import Prompt
 from codellama.engine.reply import Reply
@@ -55,6 +55,7 @@ class Engine:
         runner: computes; its cache holds `plan.n_blocks` blocks.
         tokenizer: decodes replies.
         kernel: samples.
+        never: ids that are kept from being drawn, unless a request biases them itself.
         clock: seconds, for the timings.
     """
 
@@ -65,6 +66,7 @@ class Engine:
         plan: EnginePlan,
         kernel: Kernel,
         *,
+        never: Iterable[int] = (),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         assert runner.n_blocks >= plan.n_blocks, "the runner's cache is smaller than planned"
@@ -74,6 +76,7 @@ class Engine:
         self._tokenizer = tokenizer
         self._n_ids = min(tokenizer.n_vocab, runner.config.vocab_size)
         self._kernel = kernel
+        self._never = dict.fromkeys(sorted(never), -100.0)
         self._sampler = Sampler(kernel, self._n_ids)
         self._clock = clock
         self._ids = count()
@@ -157,7 +160,7 @@ class Engine:
             request_id=next(self._ids),
             prompt_ids=prompt.ids,
             stop_ids=prompt.stop_ids,
-            params=params,
+            params=self._without_never(params),
             seed=seed,
             max_len=longest,
             scope=Content.root(scope),
@@ -170,6 +173,16 @@ class Engine:
         self._requests[sequence.request_id] = _Request(sequence, self._clock(), constraint)
         self.scheduler.add(sequence)
         return sequence.request_id
+
+    def _without_never(self, params: SamplingParams) -> SamplingParams:
+        """A bias keeps out what is never drawn, so that log-probabilities stay the model's own.
+
+        A request that brings as many biases as there may be keeps its own alone.
+        """
+        new = {i: bias for i, bias in self._never.items() if i not in params.logit_bias}
+        if not new or len(new) + len(params.logit_bias) > MAX_BIASES:
+            return params
+        return replace(params, logit_bias={**params.logit_bias, **new})
 
     def step(self) -> list[Output]:
         """Runs one batch; returns what it added to the requests that grew or ended."""

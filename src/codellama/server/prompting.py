@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from codellama.engine.params import SamplingParams
@@ -113,7 +113,10 @@ async def text_prompt(call: Call, served: Served, text: str) -> Prompt:
             _report(call, found)
             return await infill(call, served, found.prefix, found.suffix)
     tokenizer, eos_ids = served.model.tokenizer, served.model.eos_ids
-    return await call.state.off_loop(len(text), lambda: completion_prompt(tokenizer, text, eos_ids))
+    prompt = await call.state.off_loop(
+        len(text), lambda: completion_prompt(tokenizer, text, eos_ids)
+    )
+    return with_stop_ids(prompt, [tokenizer.eot_id])  # it is no text to show
 
 
 def _report(call: Call, found: InfillText) -> None:
@@ -126,8 +129,9 @@ def _report(call: Call, found: InfillText) -> None:
 
 def ids_prompt(served: Served, ids: Sequence[int]) -> Prompt:
     """Ids to go on with, as they are."""
-    stop_ids = frozenset(served.model.eos_ids or (served.model.tokenizer.eos_id,))
-    return Prompt(ids=tuple(ids), stop_ids=stop_ids, bare=True)
+    tokenizer = served.model.tokenizer
+    stop_ids = frozenset(served.model.eos_ids or (tokenizer.eos_id,))
+    return with_stop_ids(Prompt(ids=tuple(ids), stop_ids=stop_ids, bare=True), [tokenizer.eot_id])
 
 
 async def infill(call: Call, served: Served, prefix: str, suffix: str) -> Prompt:
@@ -186,6 +190,7 @@ async def chat(call: Call, served: Served, messages: Sequence[Message]) -> Promp
     return await call.state.off_loop(n_chars, work)
 
 
-def with_stop_ids(prompt: Prompt, ids: Sequence[int] | None) -> Prompt:
+def with_stop_ids(prompt: Prompt, ids: Iterable[int | None] | None) -> Prompt:
     """The same prompt, whose reply also ends at these ids."""
-    return dataclasses.replace(prompt, stop_ids=prompt.stop_ids | frozenset(ids)) if ids else prompt
+    more = frozenset(i for i in ids or () if i is not None)
+    return dataclasses.replace(prompt, stop_ids=prompt.stop_ids | more) if more else prompt

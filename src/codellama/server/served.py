@@ -33,7 +33,10 @@ class Served:
     ) -> Served:
         """A service over a loaded model."""
         kernel = native_kernel() if kernel is None else kernel
-        engine = Engine(model.runner, model.tokenizer, model.plan, kernel)
+        tokenizer = model.tokenizer
+        marks = (tokenizer.prefix_id, tokenizer.suffix_id, tokenizer.middle_id)
+        never = [mark for mark in marks if mark is not None]  # they are no text to show
+        engine = Engine(model.runner, tokenizer, model.plan, kernel, never=never)
         return cls(name=name, path=path, model=model, service=Service(engine, limits))
 
     @property
