@@ -160,7 +160,8 @@ def running(
         name, model = item if isinstance(item, tuple) else (f"codellama-test{i or ''}", item)
         is_scripted = isinstance(model.runner, ScriptedModel)
         own = ReferenceKernel() if kernel is None and is_scripted else kernel
-        served.append(Served.over(name, f"/models/{name}", model, settings.limits, own))
+        path = f"/models/{name}" if is_scripted else "nano"
+        served.append(Served.over(name, path, model, settings.limits, own))
         if wrap is not None:
             wrap(served[-1])
     state = make_state(settings, Registry(served, is_strict=settings.strict_models), "test")

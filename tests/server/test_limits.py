@@ -37,6 +37,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "TgiRequest": {"inputs": "x", "parameters": {"max_new_tokens": 1}},
     "EmbeddingRequest": {"input": "x"},
     "EventRequest": {"type": "view"},
+    "Bundle": {"format": 1, "version": "", "model": "", "weights_sha256": "", "arithmetic": "",
+               "prompt_ids": [1, 70], "stop_ids": [2], "bare": True, "seed": 1, "text": "C",
+               "sampling": {"max_tokens": 1}, "token_ids": [70]},
 }  # fmt: skip
 ODD = [-1, 0, 1, 2**31 - 1, 2**31, 2**63 - 1, 2**63, 10**30, -(2**63) - 1, 0.5, "1", [], {}, True,
        None]  # fmt: skip

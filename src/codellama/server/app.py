@@ -15,14 +15,24 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from codellama.server.access import Access
 from codellama.server.refusals import Refusal, encode, shape_of
-from codellama.server.routes import llamacpp, mistral, ollama, openai, plain, tabby, tgi, tokens
+from codellama.server.routes import (
+    llamacpp,
+    mistral,
+    ollama,
+    openai,
+    plain,
+    replay,
+    tabby,
+    tgi,
+    tokens,
+)
 from codellama.server.served import Registry
 from codellama.server.settings import Settings
 from codellama.server.web import Endpoint, State
 
 ENDPOINTS: tuple[Endpoint[Any], ...] = tuple(
     endpoint
-    for module in (openai, mistral, llamacpp, ollama, tabby, tgi, tokens, plain)
+    for module in (openai, replay, mistral, llamacpp, ollama, tabby, tgi, tokens, plain)
     for endpoint in module.ENDPOINTS
 )
 

@@ -73,6 +73,7 @@ class Drawing(Body):
     user: str | None = None
     response_format: ResponseFormat | None = None
     deadline_ms: Annotated[int, Field(ge=1, le=600_000)] | None = None
+    bundle: bool = False
 
 
 class Segments(Body):

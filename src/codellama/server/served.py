@@ -25,6 +25,7 @@ class Served:
     model: Model
     service: Service
     vocabularies: dict[int, Any] = field(default_factory=dict)  # for grammars, by their end
+    digests: list[str] = field(default_factory=list)  # of the weights, once somebody asked
     created: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod

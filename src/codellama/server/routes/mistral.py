@@ -6,6 +6,7 @@ from typing import Any
 
 from codellama.server import grammars, prompting
 from codellama.server.answers import chat_answer, whole
+from codellama.server.refusals import Refusal
 from codellama.server.routes.openai import SSE
 from codellama.server.schema import FimRequest
 from codellama.server.shapes import ChatChunks
@@ -16,6 +17,8 @@ from codellama.server.web import Call, Endpoint
 async def fim(call: Call, body: FimRequest) -> None:
     """`POST /v1/fim/completions`. Without a suffix the hole is at the end."""
     served = call.state.find(body.model)
+    if body.bundle:
+        raise Refusal(400, "`bundle` goes with /v1/completions and chat", code="unsupported")
     prompt = await prompting.infill(call, served, body.prompt, body.suffix or "")
     prompting.check_fits(served, [prompt], body.max_tokens)
     params = prompting.params(

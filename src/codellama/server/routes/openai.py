@@ -14,11 +14,12 @@ from codellama.engine.scoring import Score
 from codellama.server import grammars, prompting
 from codellama.server.answers import chat_answer, whole
 from codellama.server.refusals import Refusal, encode
-from codellama.server.routes import tabby
+from codellama.server.routes import replay, tabby
 from codellama.server.schema import (
     Body,
     ChatRequest,
     CompletionRequest,
+    Drawing,
     EmbeddingRequest,
     TabbyRequest,
 )
@@ -55,6 +56,7 @@ async def completions(call: Call, anything: _Anything) -> None:
     body = validated(call, CompletionRequest, fields)
     served = call.state.find(body.model)
     _check_choices(call, body)
+    _check_bundle(body, max(body.best_of or 1, body.n) > body.n)
     prompts, texts = await _prompts(call, served, body)
     wanted = body.max_tokens if "max_tokens" in body.model_fields_set else None
     prompting.check_fits(served, prompts, wanted)
@@ -102,6 +104,10 @@ async def completions(call: Call, anything: _Anything) -> None:
         }
         for i, one in enumerate(kept)
     ]
+    if body.bundle:
+        made = await replay.bundles(call, served, generation, kept)
+        for choice, bundle in zip(choices, made, strict=True):
+            choice["bundle"] = bundle
     answer = {
         "id": chunks.id,
         "object": "text_completion",
@@ -123,6 +129,7 @@ async def chat(call: Call, body: ChatRequest) -> None:
             param="tool_choice",
         )  # fmt: skip
     served = call.state.find(body.model)
+    _check_bundle(body, is_selected=False)
     if body.n > call.state.settings.limits.choices:
         raise _too_many("n", body.n, call.state.settings.limits.choices)
     prompt = prompting.with_stop_ids(
@@ -152,13 +159,14 @@ async def chat(call: Call, body: ChatRequest) -> None:
             )  # fmt: skip
             return
         found = await whole(generation)
-    is_warm_up = max_tokens == 0
-    await call.json(
-        chat_answer(
-            call, served, chunks, generation, [_nothing(one) for one in found]
-            if is_warm_up else found, with_logprobs=k is not None,
-        )
-    )  # fmt: skip
+    if max_tokens == 0:
+        found = [_nothing(one) for one in found]
+    answer = chat_answer(call, served, chunks, generation, found, with_logprobs=k is not None)
+    if body.bundle:
+        made = await replay.bundles(call, served, generation, found)
+        for choice, bundle in zip(answer["choices"], made, strict=True):
+            choice["bundle"] = bundle
+    await call.json(answer)
 
 
 async def models(call: Call, _: Body) -> None:
@@ -333,6 +341,17 @@ def _check_choices(call: Call, body: CompletionRequest) -> None:
         raise Refusal(
             400, "`best_of` above `n` cannot be streamed: the best is known at the end",
             code="invalid_value", param="best_of",
+        )  # fmt: skip
+
+
+def _check_bundle(body: Drawing, is_selected: bool) -> None:
+    """A bundle describes a whole reply that nothing else had a hand in."""
+    others = body.stream or body.deadline_ms is not None or is_selected
+    is_free = body.response_format is None or body.response_format.type == "text"
+    if body.bundle and (others or not is_free):
+        raise Refusal(
+            400, "`bundle` goes without stream, deadline_ms, best_of and response_format",
+            code="invalid_value", param="bundle",
         )  # fmt: skip
 
 
