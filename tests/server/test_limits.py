@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 import tracemalloc
 from typing import Any
@@ -245,6 +246,45 @@ def test_LIM_2_memory_of_replies_is_charged_to_admission() -> None:
         assert n == (1 << 20) // worst
         until(lambda: not service.n_live)
         assert service._reserved_bytes == service._reserved_tokens == 0
+
+
+def test_LIM_2_scores_are_charged_too(server: Running) -> None:
+    settings = Settings(limits=Limits(reply_bytes=100_000))
+    model = scripted(ScriptedModel(n_blocks=512, script=lambda t: 70))
+    asked = {"prompt": "x" * 60, "echo": True, "logprobs": 5, "max_tokens": 0}
+    with running(model, settings=settings) as small:
+        assert small.post("/v1/completions", asked).status == 200
+        assert small.post("/v1/completions", asked | {"n": 8}).status == 400
+        assert small.served.service._reserved_bytes == 0
+    long = {"prompt": "x" * 100, "echo": True, "logprobs": 1}  # more than the context of 64
+    assert server.post("/v1/completions", long).status == 400
+
+
+def test_leaving_while_a_prompt_is_scored() -> None:
+    gate = threading.Semaphore(0)
+    model = ScriptedModel(n_blocks=512)
+    run = model.run
+
+    def gated(batch: Any) -> Any:
+        gate.acquire()
+        return run(batch)
+
+    model.run = gated  # type: ignore[method-assign]
+    with running(scripted(model)) as found:
+        service = found.served.service
+        asked = {"prompt": "x" * 400, "echo": True, "logprobs": 1}
+        data = json.dumps(asked).encode()
+        leaving = socket.create_connection(("127.0.0.1", found.port))
+        leaving.sendall(head(found, f"Content-Length: {len(data)}") + data)
+        until(lambda: service.engine.pool.n_free < service.engine.pool.n_blocks)
+        leaving.close()
+        until(lambda: not service.n_live)
+        gate.release()
+        until(lambda: service.engine.pool.n_free == service.engine.pool.n_blocks)
+        assert len(model.batches) == 1
+        assert service._reserved_bytes == 0
+        for _ in range(50):
+            gate.release()
 
 
 def test_SLOW_1_slow_silent_and_half_closed_connections_go() -> None:

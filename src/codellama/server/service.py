@@ -13,7 +13,8 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from codellama.engine.completion import Piece
@@ -184,13 +185,7 @@ class Service:
         for prompt in prompts:
             self.engine.check(prompt, params)
         reply_bytes = sum(n * self._reply_bytes(prompt, params) for prompt in prompts)
-        if reply_bytes > self.limits.reply_bytes:
-            raise Refusal(
-                400,
-                f"the replies may take {reply_bytes} bytes and the server keeps "
-                f"{self.limits.reply_bytes}; ask for fewer choices, tokens or logprobs",
-                code="too_large",
-            )
+        self._check_reply_bytes(reply_bytes)
         n_sequences = n * len(prompts)
         capacity = self.engine.plan.max_num_seqs + self.limits.waiting
         if n_sequences > capacity:
@@ -212,6 +207,32 @@ class Service:
         assert self._loop is not None, "the service was not started"
         generation.watch(self._loop, self.limits.run_s)
         return generation
+
+    @contextmanager
+    def reserved(self, n_entries: int, n_top: int) -> Iterator[None]:
+        """Keeps memory back for the log-probabilities of so many prompt tokens.
+
+        Raises:
+            Refusal: there is not so much, or not now.
+        """
+        n_bytes = n_entries * (_BYTES_PER_TOKEN + _BYTES_PER_LOGPROB * (1 + n_top))
+        self._check_reply_bytes(n_bytes)
+        if n_bytes:
+            self.check_open(0, n_bytes)
+        self._reserved_bytes += n_bytes
+        try:
+            yield
+        finally:
+            self._reserved_bytes -= n_bytes
+
+    def _check_reply_bytes(self, n_bytes: int) -> None:
+        if n_bytes > self.limits.reply_bytes:
+            raise Refusal(
+                400,
+                f"the answer may take {n_bytes} bytes and the server keeps "
+                f"{self.limits.reply_bytes}; ask for fewer choices, tokens or logprobs",
+                code="too_large",
+            )
 
     async def score(self, ids: tuple[int, ...], n_top: int, scope: bytes = b"") -> Score:
         """Log-probabilities of each id after those before it, and of the likeliest `n_top`."""

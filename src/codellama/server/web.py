@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -110,13 +110,33 @@ class Call:
                 await self._send({"type": "http.response.body", "body": part, "more_body": True})
         await self._send({"type": "http.response.body", "body": b""})
 
+    async def unless_gone(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` comes to; it is cancelled when the client leaves.
+
+        Raises:
+            Gone: the client left.
+        """
+        task = asyncio.ensure_future(work)
+        watcher = asyncio.ensure_future(self._departure())
+        try:
+            await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise Gone
+            return task.result()
+        finally:
+            task.cancel()
+            watcher.cancel()
+
+    async def _departure(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
     @contextlib.asynccontextmanager
     async def watching(self, *generations: Generation) -> AsyncIterator[None]:
         """Ends the generations when the client leaves, and when the block is left early."""
 
         async def watch() -> None:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
+            await self._departure()
             for generation in generations:
                 generation.cancel()
 

@@ -60,6 +60,21 @@ async def completions(call: Call, anything: _Anything) -> None:
     prompts, texts = await _prompts(call, served, body)
     wanted = body.max_tokens if "max_tokens" in body.model_fields_set else None
     prompting.check_fits(served, prompts, wanted)
+    for prompt in prompts:
+        served.service.engine.check(prompt, prompting.drawn(call.state.settings))
+    is_scored = body.echo and body.logprobs is not None
+    entries = sum(len(prompt.ids) for prompt in prompts) * body.n if is_scored else 0
+    with served.service.reserved(entries, body.logprobs or 0):
+        await _complete(call, served, body, prompts, texts)
+
+
+async def _complete(
+    call: Call,
+    served: Served,
+    body: CompletionRequest,
+    prompts: Sequence[Prompt],
+    texts: Sequence[str],
+) -> None:
     n, best_of = body.n, max(body.n, body.best_of or 1)
     logprobs = body.logprobs
     params = prompting.params(
@@ -69,7 +84,8 @@ async def completions(call: Call, anything: _Anything) -> None:
     scores: list[Score | None] = [None] * len(prompts)
     if body.echo and logprobs is not None:
         scores = [
-            await served.service.score(prompt.ids, logprobs, call.key_scope) for prompt in prompts
+            await call.unless_gone(served.service.score(prompt.ids, logprobs, call.key_scope))
+            for prompt in prompts
         ]
     chunks = CompletionChunks(served.name, call.state.version)
     echo = _Echo(served, prompts, texts, scores, n, body)
@@ -78,7 +94,7 @@ async def completions(call: Call, anything: _Anything) -> None:
         return
     constraint = await grammars.constraint(call, served, body.response_format, prompts)
     generation = served.service.submit(
-        prompts, params, best_of, scope=call.key_scope, constraint=constraint
+        list(prompts), params, best_of, scope=call.key_scope, constraint=constraint
     )
     generation.be_done_in(body.deadline_ms)
     async with call.watching(generation):
@@ -293,7 +309,6 @@ async def _prompts(
             texts.append(item)
         else:
             prompts.append(prompting.ids_prompt(served, item))
-            served.service.engine.check(prompts[-1], prompting.drawn(call.state.settings))
             texts.append(served.model.tokenizer.decode(item) if body.echo else "")
     return [prompting.with_stop_ids(p, body.stop_token_ids) for p in prompts], texts
 
