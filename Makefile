@@ -7,8 +7,8 @@ PEERS  := build/peers
 PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
-.PHONY: demo setup test test-slow test-gpu check fix check-native check-neon bench bench-peers \
-        bench-tools bench-ik docs nano-cpu clean native
+.PHONY: demo setup test test-slow test-gpu test-clients check fix check-native check-neon bench \
+        bench-peers bench-tools bench-ik bench-serve soak docs nano-cpu clean native
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -39,6 +39,10 @@ test-slow: $(DEV)/installed
 
 test-gpu: $(DEV)/installed
 	$(DEV)/bin/python -m pytest -m "gpu"
+
+# Clients that want other versions of each other's dependencies, each in an environment of its own.
+test-clients: $(DEV)/installed
+	$(DEV)/bin/python tests/clients/run.py
 
 check: $(DEV)/installed
 	$(DEV)/bin/ruff format --check .
@@ -109,6 +113,15 @@ bench-ik: $(DEV)/installed
 	  -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=ON -DGGML_IQK_FA_ALL_QUANTS=OFF -DLLAMA_BUILD_TESTS=OFF \
 	  -DLLAMA_BUILD_SERVER=OFF
 	$(DEV)/bin/cmake --build $(PEERS)/ik --target llama-bench llama-batched-bench
+
+# Our server beside llama-server (llama-cpp-python[server]) where that is installed.
+bench-serve: $(DEV)/installed
+	$(DEV)/bin/python benchmarks/serve.py
+
+# Mixed lengths, cancels, errors and bad requests for SOAK_S seconds.
+SOAK_S ?= 600
+soak: $(DEV)/installed
+	$(DEV)/bin/python benchmarks/soak.py $(SOAK_S)
 
 docs: $(DEV)/installed
 	$(DEV)/bin/mkdocs build --strict --site-dir build/site

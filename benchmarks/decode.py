@@ -15,13 +15,13 @@ import importlib.metadata
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from machine import commit
 from transformers import AutoModelForCausalLM
 
 from codellama import LLM, SamplingParams, _native
@@ -31,13 +31,6 @@ from codellama.checkpoint.hub import resolve
 
 PROMPT = 'def fibonacci(n):\n    """Return the n-th Fibonacci number."""\n'
 RESULTS = Path(__file__).parent / "results"
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def main() -> None:

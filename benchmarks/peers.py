@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from ik import Ik
+from machine import commit
 
 from codellama import checkpoint
 from codellama.bench import machine, report, startup
@@ -228,13 +228,6 @@ def words(text: str) -> list[str]:
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def file_name(record: dict[str, Any]) -> str:

@@ -32,10 +32,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from decode import RESULTS, commit, cpu_name
+from decode import RESULTS
+from machine import commit
 from random_gguf import SHAPES, random_gguf
 
 from codellama import SamplingParams, checkpoint
+from codellama.bench.machine import cpu_name
 from codellama.checkpoint.hub import resolve
 from codellama.engine.completion import Completion
 from codellama.engine.engine import Engine

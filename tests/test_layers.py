@@ -17,12 +17,13 @@ PACKAGE = Path(codellama.__file__).parent
 ROWS = [
     {"__main__"},
     {"cli"},
+    {"server"},
     {"engine", "train", "bench"},
     {"runners"},
     {"checkpoint"},
     {"model", "quant"},
     {"text"},
-    {"errors", "settings", "_native", "nano"},
+    {"errors", "settings", "strict_json", "_native", "nano"},
 ]
 ROW = {name: depth for depth, names in enumerate(ROWS) for name in names}
 MAY_IMPORT_TORCH = ("train/", "model/transformer.py", "runners/torch.py")

@@ -11,7 +11,8 @@ import pytest
 
 HEAVY = (
     "torch", "transformers", "tokenizers", "huggingface_hub", "prompt_toolkit", "pygments",
-    "hypothesis", "importlib.metadata", "asyncio", "urllib.request", "ssl",
+    "hypothesis", "importlib.metadata", "asyncio", "urllib.request", "ssl", "pydantic", "starlette",
+    "uvicorn", "httptools", "llguidance", "codellama.server",
 )  # fmt: skip
 CODE = """
 import json, sys
@@ -65,7 +66,7 @@ def test_help_loads_no_numpy(arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["complete", "infill", "chat", "info", "models", "convert", "bench"]
+    "verb", ["complete", "infill", "chat", "serve", "info", "models", "convert", "bench"]
 )
 def test_help_of_a_verb_loads_no_engine(verb: str) -> None:
     assert loaded(verb, "--help", of=("codellama.engine", "codellama.checkpoint", *HEAVY)) == []

@@ -20,8 +20,8 @@ ONE_CONTEXT = 63 * 16 * PER_TOKEN
 
 
 def plan(free_bytes: int | None, **options: Any) -> EnginePlan:
-    return make_plan(CONFIG, weight_bytes=10_000, kv_bytes_per_value=4, free_bytes=free_bytes,
-                     **options)  # fmt: skip
+    sizes: dict[str, Any] = dict(weight_bytes=10_000, kv_bytes_per_token=PER_TOKEN)
+    return make_plan(CONFIG, free_bytes=free_bytes, **{**sizes, **options})
 
 
 def test_with_room_every_sequence_gets_a_full_context() -> None:
@@ -124,8 +124,7 @@ def test_free_memory_of_this_machine() -> None:
 
 def test_a_draft_models_cache_is_counted() -> None:
     free = 10_000 + 3 * ONE_CONTEXT
-    with_draft = plan(free, draft_config=CONFIG)
-    assert with_draft.kv_bytes_per_token == 2 * PER_TOKEN
+    with_draft = plan(free, kv_bytes_per_token=2 * PER_TOKEN)
     assert with_draft.n_blocks == plan(free).n_blocks // 2
     assert with_draft.cache_bytes <= 0.8 * (free - 10_000)
 

@@ -13,8 +13,8 @@ from codellama.cli.results import Work
 from codellama.cli.sizes import counted
 from codellama.cli.source import FILL_ME, Hole, SourceFile, check_text, hole_in_text
 from codellama.cli.terminal import Console
-from codellama.cli.trim import Trimmed, room_for_prompt, trim
 from codellama.cli.usage import UsageError
+from codellama.text.trim import Trimmed, room_for_prompt, trim
 
 if TYPE_CHECKING:
     from codellama.engine.llm import LLM

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from codellama.cli.sizes import SHOWN, human_bytes, human_count, table, weight_bytes
 from codellama.cli.terminal import Console
 from codellama.model import family
+from codellama.runners import kv_bytes_per_token, natural_kv_cache
 
 if TYPE_CHECKING:
     from codellama.checkpoint.reader import Reader
 
-KV_BYTES_PER_VALUE = 4  # the native core keeps keys and values in F32
 _KINDS = {"hf": "Hugging Face folder", "meta": "Meta folder", "gguf": "GGUF file"}
 _FORMS = {
     "inst": "[INST] turns",
@@ -57,7 +57,7 @@ def describe(name: str, reader: Reader) -> dict[str, Any]:
     found = Counter(info.format for info in reader.infos.values())
     matches = family.matches(config)
     closer = [member for member in matches if member.chat_form == reader.chat_form]
-    per_token = config.kv_bytes_per_token(KV_BYTES_PER_VALUE)
+    per_token = kv_bytes_per_token(config, natural_kv_cache(reader, "cpu"))
     return {
         "model": name,
         "path": str(reader.path),

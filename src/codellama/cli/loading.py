@@ -29,6 +29,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--max-seq-len", type=int, metavar="N", help="tokens of context (default: the model's)")
     add("--threads", type=int, metavar="N", help="threads of the cpu engine (default: one for each "
         "core)")  # fmt: skip
+    add("--kv-cache", choices=("f32", "f16", "q8_0"), help="how keys and values are kept (default: "
+        "f16 beside quantised weights, else f32)")  # fmt: skip
     add("--engine", choices=("cpu", "torch"), default="cpu", help="default: cpu")
     add("--speculation", choices=("lookup", "off"), default="lookup", help="guess ahead what the "
         "text repeats, where that is quicker; results are the same (default: lookup)")  # fmt: skip
@@ -62,6 +64,7 @@ def load(args: Namespace, params: SamplingParams, console: Console) -> LLM:
             max_seq_len=args.max_seq_len,
             max_num_seqs=min(args.n, 16),
             n_threads=args.threads,
+            kv_cache=args.kv_cache,
             chat_form=getattr(args, "chat_form", None),
             speculation=args.speculation,
             draft_model=args.draft_model,

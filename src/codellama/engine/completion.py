@@ -61,7 +61,7 @@ class Completion:
     or the token that completed a stop string, is not among them, and `logprobs` (where asked for)
     has one entry for each. Where a stop string cut the text, the last ids may therefore reach into
     the part that was cut. `seed` repeats this reply alone. `error` says what went wrong where
-    `finish_reason` is "error".
+    `finish_reason` is "error"; `stop_string` is the one that ended the text, if one did.
     """
 
     text: str
@@ -73,6 +73,7 @@ class Completion:
     seed: int
     timings: Timings
     error: str | None = None
+    stop_string: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codellama.engine.batch import flatten
 from codellama.engine.blocks import BlockPool, Content
 from codellama.engine.completion import Completion, Piece, Timings
+from codellama.engine.constraint import Constraint, apply
 from codellama.engine.draft import Drafter, Speculation
 from codellama.engine.lookup import PromptLookup
-from codellama.engine.params import SamplingParams
+from codellama.engine.params import MAX_BIASES, SamplingParams
 from codellama.engine.plan import EnginePlan
 from codellama.engine.prompts import Prompt
 from codellama.engine.reply import Reply
@@ -23,7 +25,7 @@ from codellama.engine.sampler import Kernel, Sampler
 from codellama.engine.scheduler import Scheduler, Work
 from codellama.engine.sequence import Draw, Failure, Sequence
 from codellama.errors import ContextTooLong, RequestError
-from codellama.runners import Runner
+from codellama.runners import Batch, Runner
 from codellama.text.tokenizer import Tokenizer
 
 
@@ -39,6 +41,7 @@ class Output:
 class _Request:
     sequence: Sequence
     added_at: float
+    constraint: Constraint | None = None
     started_at: float | None = None
     first_token_at: float | None = None
 
@@ -55,6 +58,7 @@ class Engine:
         tokenizer: decodes replies.
         kernel: samples.
         drafters: guess ahead where look-up finds nothing; unused where the plan says "off".
+        never: ids that are kept from being drawn, unless a request biases them itself.
         clock: seconds, for the timings.
     """
 
@@ -66,6 +70,7 @@ class Engine:
         kernel: Kernel,
         *,
         drafters: Iterable[Drafter] = (),
+        never: Iterable[int] = (),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         assert runner.n_blocks >= plan.n_blocks, "the runner's cache is smaller than planned"
@@ -74,6 +79,8 @@ class Engine:
         self._runner = runner
         self._tokenizer = tokenizer
         self._n_ids = min(tokenizer.n_vocab, runner.config.vocab_size)
+        self._kernel = kernel
+        self._never = dict.fromkeys(sorted(never), -100.0)
         self._sampler = Sampler(kernel, self._n_ids)
         self._clock = clock
         self._ids = count()
@@ -137,6 +144,7 @@ class Engine:
         *,
         seed: int | None = None,
         scope: bytes = b"",
+        constraint: Constraint | None = None,
     ) -> int:
         """Accepts a request and returns the id that its outputs carry.
 
@@ -145,6 +153,7 @@ class Engine:
             params: how to draw the reply.
             seed: instead of that of `params`; with neither, one is drawn.
             scope: requests of different scopes do not find each other's tokens in the cache.
+            constraint: what the reply may say; its own, and followed from its beginning.
 
         Raises:
             RequestError: see `check`.
@@ -157,11 +166,14 @@ class Engine:
         longest = self.plan.max_seq_len
         if params.max_tokens is not None:
             longest = min(longest, len(prompt.ids) + params.max_tokens)
+        drawn = self._without_never(params)
+        if constraint is not None:  # it follows what is drawn, and cannot go back behind a guess
+            drawn = replace(drawn, draft_tokens=0)
         sequence = Sequence(
             request_id=next(self._ids),
             prompt_ids=prompt.ids,
             stop_ids=prompt.stop_ids,
-            params=params,
+            params=drawn,
             seed=seed,
             max_len=longest,
             scope=Content.root(scope),
@@ -171,9 +183,19 @@ class Engine:
                 with_logprobs=params.logprobs is not None,
             ),
         )
-        self._requests[sequence.request_id] = _Request(sequence, self._clock())
+        self._requests[sequence.request_id] = _Request(sequence, self._clock(), constraint)
         self.scheduler.add(sequence)
         return sequence.request_id
+
+    def _without_never(self, params: SamplingParams) -> SamplingParams:
+        """A bias keeps out what is never drawn, so that log-probabilities stay the model's own.
+
+        A request that brings as many biases as there may be keeps its own alone.
+        """
+        new = {i: bias for i, bias in self._never.items() if i not in params.logit_bias}
+        if not new or len(new) + len(params.logit_bias) > MAX_BIASES:
+            return params
+        return replace(params, logit_bias={**params.logit_bias, **new})
 
     def step(self) -> list[Output]:
         """Runs one batch; returns what it added to the requests that grew or ended."""
@@ -186,6 +208,11 @@ class Engine:
         self._note_start(work)
         results = self._compute(work)
         return self._outputs(self.scheduler.advance(work, results))
+
+    def logits(self, batch: Batch) -> tuple[NDArray[np.float32], Kernel]:
+        """Runs a batch of the caller's own blocks; logits of the ids there are, and the kernel."""
+        logits = self._runner.run(batch)
+        return np.ascontiguousarray(logits[:, : self._n_ids]), self._kernel
 
     def abort(self, request_id: int) -> Output | None:
         """Ends a request and frees its blocks at once; None if it has ended already."""
@@ -217,6 +244,8 @@ class Engine:
         due: list[Sequence] = []
         ahead: list[tuple[int, ...]] = []
         for item, share in zip(work, shares, strict=True):
+            if share.n_logits:
+                self._constrain(logits, len(due), item.sequence)
             due += [item.sequence] * share.n_logits
             ahead += [item.draft[:i] for i in range(share.n_logits)]
         draws = iter(self._sampler.draw(logits, due, ahead) if due else [])
@@ -224,6 +253,11 @@ class Engine:
             _confirmed(item.draft, list(islice(draws, share.n_logits)))
             for item, share in zip(work, shares, strict=True)
         ]
+
+    def _constrain(self, logits: NDArray[np.float32], row: int, sequence: Sequence) -> None:
+        constraint = self._requests[sequence.request_id].constraint
+        if constraint is not None:
+            apply(logits, row, constraint.allowed(sequence.tokens[sequence.n_prompt :]))
 
     def _note_start(self, work: Iterable[Work]) -> None:
         now = self._clock()
@@ -289,4 +323,5 @@ def _completion(request: _Request, now: float) -> Completion:
             accepted_tokens=sequence.n_accepted,
         ),
         error=sequence.error,
+        stop_string=reply.stop_string,
     )

@@ -7,21 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
-from codellama import checkpoint
-from codellama.checkpoint.hub import resolve
-from codellama.checkpoint.reader import Reader
 from codellama.engine.completion import Completion, Piece
 from codellama.engine.draft import Drafter
-from codellama.engine.draft_model import DraftModel, require_same_vocabulary
 from codellama.engine.engine import Engine
+from codellama.engine.loading import load_model
 from codellama.engine.params import SamplingParams
-from codellama.engine.plan import (
-    DRAFT_TOKENS,
-    EnginePlan,
-    Speculative,
-    free_memory,
-    make_plan,
-)
+from codellama.engine.plan import DRAFT_TOKENS, EnginePlan, Speculative
 from codellama.engine.prompts import (
     ChatForm,
     Messages,
@@ -35,10 +26,8 @@ from codellama.engine.sampler import Kernel, native_kernel
 from codellama.engine.shared import SharedEngine
 from codellama.errors import ConfigError
 from codellama.model.config import ModelConfig
-from codellama.runners import Runner, load_runner
+from codellama.runners import Runner
 from codellama.text.tokenizer import Tokenizer
-
-_KV_BYTES = 4  # both runners keep keys and values in float32
 
 Texts = list[str] | tuple[str, ...]
 
@@ -87,6 +76,7 @@ class LLM:
         max_seq_len: int | None = None,
         max_num_seqs: int = 16,
         n_threads: int | None = None,
+        kv_cache: str | None = None,
         device: str | None = None,
         chat_form: ChatForm | None = None,
         share_prefixes: bool = True,
@@ -103,6 +93,8 @@ class LLM:
             max_seq_len: tokens of prompt and reply together; None keeps the model's context.
             max_num_seqs: replies computed at the same time, at most.
             n_threads: threads of the native core; None takes one per physical core.
+            kv_cache: how keys and values are kept: "f32", "f16" or "q8_0"; None takes f16 beside
+                weights in a block format, and f32 beside others.
             device: PyTorch's device.
             chat_form: the form of conversations, where the files do not say or are wrong.
             share_prefixes: whether prompts reuse what the cache still holds of earlier ones.
@@ -117,79 +109,28 @@ class LLM:
             ConfigError: a setting is out of range.
             OutOfMemory: the cache for one full context does not fit.
         """
-        if chat_form not in (None, "inst", "step"):
-            raise ConfigError(f"`chat_form` is {chat_form!r}; expected 'inst', 'step' or None")
-        reader = checkpoint.open(resolve(path))
-        config, notes = reader.config, tuple(reader.notes)
-        tokenizer = reader.tokenizer()
-        if chat_form is None:
-            chat_form = reader.chat_form
-            if chat_form == "step" and tokenizer.step_id is None:
-                chat_form = None
-                notes += ("the files speak of <step> turns, and the vocabulary has no such token",)
-        draft = None
-        if draft_model is not None:
-            if speculation == "off":
-                raise ConfigError(
-                    "a draft model was named and speculation is off", hint="leave out one of them"
-                )
-            draft = checkpoint.open(resolve(draft_model))
-            require_same_vocabulary(tokenizer, draft.tokenizer(), str(draft_model))
-        weight_bytes = _weight_bytes(reader, engine)
-        draft_bytes = 0 if draft is None else _weight_bytes(draft, engine)
-        plan = make_plan(
-            config,
-            weight_bytes=weight_bytes + draft_bytes,
-            kv_bytes_per_value=_KV_BYTES,
-            free_bytes=free_memory(),
+        model = load_model(
+            path,
+            engine=engine,
             max_seq_len=max_seq_len,
             max_num_seqs=max_num_seqs,
+            n_threads=n_threads,
+            kv_cache=kv_cache,
+            device=device,
+            chat_form=chat_form,
             share_prefixes=share_prefixes,
             speculation=speculation,
+            draft_model=draft_model,
             draft_tokens=draft_tokens,
-            draft_config=None if draft is None else draft.config,
-        )
-        if plan.max_seq_len > config.max_seq_len:
-            notes += (
-                f"the context of {plan.max_seq_len} tokens is longer than the {config.max_seq_len} "
-                "this model was made for; what it writes far out may make no sense",
-            )
-        if draft is not None and draft.config.max_seq_len < plan.max_seq_len:
-            notes += (
-                f"the draft model was made for {draft.config.max_seq_len} tokens; further out its "
-                "guesses will seldom be right, which costs time",
-            )
-        runner, *others = [
-            load_runner(
-                each,
-                engine=engine,
-                max_seq_len=plan.max_seq_len,
-                n_blocks=plan.n_blocks,
-                block_size=plan.block_size,
-                n_threads=n_threads,
-                device=device,
-            )
-            for each in (reader, draft)
-            if each is not None
-        ]
-        drafters = tuple(
-            DraftModel(
-                other,
-                native_kernel(),
-                tokenizer.n_vocab,
-                cost=draft_bytes / weight_bytes,
-                step_tokens=plan.step_tokens,
-            )
-            for other in others
         )
         return cls(
-            runner,
-            tokenizer,
-            plan,
-            drafters=drafters,
-            eos_ids=reader.generation.eos_ids,
-            chat_form=chat_form,
-            notes=notes,
+            model.runner,
+            model.tokenizer,
+            model.plan,
+            drafters=model.drafters,
+            eos_ids=model.eos_ids,
+            chat_form=model.chat_form,
+            notes=model.notes,
         )
 
     @property
@@ -382,10 +323,3 @@ class LLM:
 
     def _stream(self, prompt: Prompt, params: SamplingParams | None) -> Iterator[Piece]:
         return self._engine.stream(prompt, SamplingParams() if params is None else params)
-
-
-def _weight_bytes(reader: Reader, engine: str) -> int:
-    """Bytes of the weights in memory: as stored, or in PyTorch's float32."""
-    if engine == "torch":
-        return 4 * reader.config.n_params
-    return sum(info.n_bytes for info in reader.infos.values())

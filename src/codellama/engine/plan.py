@@ -96,7 +96,7 @@ def make_plan(
     config: ModelConfig,
     *,
     weight_bytes: int,
-    kv_bytes_per_value: int,
+    kv_bytes_per_token: int,
     free_bytes: int | None,
     max_seq_len: int | None = None,
     max_num_seqs: int = 16,
@@ -105,16 +105,14 @@ def make_plan(
     share_prefixes: bool = True,
     speculation: Speculative = "lookup",
     draft_tokens: int = DRAFT_TOKENS,
-    draft_config: ModelConfig | None = None,
 ) -> EnginePlan:
     """A cache for `max_num_seqs` full contexts, or for as many as memory holds.
 
     Args:
         config: sizes of the model, and its context where `max_seq_len` is None.
         weight_bytes: what the weights will take of `free_bytes`.
-        kv_bytes_per_value: bytes of one number in the cache.
+        kv_bytes_per_token: bytes of a token in the cache, a draft model's included.
         free_bytes: memory that can be used; None for no bound.
-        draft_config: sizes of a draft model, whose cache has as many blocks.
 
     Raises:
         OutOfMemory: not even one full context fits.
@@ -124,16 +122,13 @@ def make_plan(
     for name, value in (("max_seq_len", length), ("max_num_seqs", max_num_seqs)):
         if type(value) is not int or not 0 < value < 1 << 31:
             raise ConfigError(f"`{name}` is {value!r}; expected a positive integer")
-    per_token = config.kv_bytes_per_token(kv_bytes_per_value)
-    if draft_config is not None:
-        per_token += draft_config.kv_bytes_per_token(kv_bytes_per_value)
     one_context = -(-length // block_size)
     n_blocks = max_num_seqs * one_context
     if free_bytes is not None:
         budget = max(0, int(_CACHE_SHARE * (free_bytes - weight_bytes)))
-        n_fitting = budget // (block_size * per_token)
+        n_fitting = budget // (block_size * kv_bytes_per_token)
         if n_fitting < one_context:
-            needed = size_in_words(one_context * block_size * per_token)
+            needed = size_in_words(one_context * block_size * kv_bytes_per_token)
             raise OutOfMemory(
                 f"a context of {length} tokens needs {needed} of cache, and "
                 f"{size_in_words(budget)} of memory can be used for it beside "
@@ -152,7 +147,7 @@ def make_plan(
         share_prefixes=share_prefixes,
         speculation=speculation,
         draft_tokens=draft_tokens,
-        kv_bytes_per_token=per_token,
+        kv_bytes_per_token=kv_bytes_per_token,
     )
 
 

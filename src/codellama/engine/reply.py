@@ -36,6 +36,11 @@ class Reply:
     def text(self) -> str:
         return "".join(self._parts)
 
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the text, if one did."""
+        return self._filter.hit
+
     def push(self, token_id: int, logprob: float, top: tuple[tuple[int, float], ...]) -> bool:
         """Adds a generated token. Returns whether it completed a stop string."""
         if self._show(self._decoder.push(token_id)):

@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from codellama.errors import ContextTooLong
-
-if TYPE_CHECKING:
-    from codellama.text.tokenizer import Tokenizer
+from codellama.text.tokenizer import Tokenizer
 
 _MARKERS = 4  # beginning of text, and the three marks of an infilling prompt
 _CHARS_PER_TOKEN = 64  # more than any piece of these vocabularies has; bounds what is counted often

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codellama.cli.trim import Trimmed, room_for_prompt, trim
 from codellama.errors import ContextTooLong
+from codellama.text.trim import Trimmed, room_for_prompt, trim
 
 
 class CharTokenizer:

@@ -1,0 +1,87 @@
+"""`codellama serve`: an HTTP server that editors and other programs talk to."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from codellama.cli import terminal
+from codellama.cli.terminal import Console
+from codellama.errors import ConfigError
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.usage = "codellama serve [MODEL ...] [options]"
+    parser.description = (
+        "Serve models over HTTP, in the manner of OpenAI, llama.cpp, Mistral, Ollama, Tabby and\n"
+        "TGI. The first model is the default. Keys come from --key-file or CODELLAMA_API_KEY."
+    )
+    add = parser.add_argument
+    add("models", metavar="MODEL", nargs="*", help="nano, a hub name, or the path of a folder or "
+        ".gguf file, with NAME= in front to name it (default: nano)")  # fmt: skip
+    add("--config", type=Path, metavar="F", help="read settings from a TOML file; flags go first")
+    add("--host", metavar="H", help="address to listen at (default: 127.0.0.1)")
+    add("--port", type=int, metavar="N", help="port; 0 takes any that is free (default: 8012)")
+    add("--allow-host", action="append", dest="hosts", metavar="H:PORT", help="serve this Host "
+        "header too; may be given several times")  # fmt: skip
+    add("--allow-origin", action="append", dest="origins", metavar="O", help="let pages of this "
+        "origin call; `editors` for editors' web views")  # fmt: skip
+    add("--key-file", metavar="F", help="keys that clients may present, one a line, mode 0600")
+    add("--insecure-no-auth", action="store_true", default=None, help="listen to other machines "
+        "without any key")  # fmt: skip
+    add("--public-metrics", action="store_true", default=None, help="show /metrics without a key")
+    add("--strict-models", action="store_true", default=None, help="answer 404 to unknown model "
+        "names, even where there is one model")  # fmt: skip
+    add("--max-seq-len", type=int, metavar="N", help="tokens of context (default: the model's)")
+    add("--max-num-seqs", type=int, metavar="N", help="replies computed at a time (default: 32)")
+    add("--max-waiting", type=int, metavar="N", help="replies that wait at most (default: 128)")
+    add("--step-tokens", type=int, metavar="N", help="tokens of one step: less is smoother, more "
+        "reads long prompts faster (default: 128)")  # fmt: skip
+    add("--threads", type=int, metavar="N", help="threads of the cpu engine (default: one for each "
+        "core)")  # fmt: skip
+    add("--engine", choices=("cpu", "torch"), help="default: cpu")
+    add("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
+    terminal.add_arguments(parser)
+
+
+_FLAGS = ("host", "port", "hosts", "origins", "key_file", "insecure_no_auth", "public_metrics",
+          "strict_models", "max_seq_len", "max_num_seqs", "step_tokens", "threads", "engine",
+          "log_level")  # fmt: skip
+
+
+def run(args: Namespace) -> int:
+    from codellama.server.run import serve
+    from codellama.server.settings import Settings, read_keys
+
+    flags: dict[str, Any] = {name: getattr(args, name) for name in _FLAGS}
+    if args.models:
+        flags["models"] = dict(_named(text) for text in args.models)
+    settings = Settings.read(args.config, flags, max_waiting=args.max_waiting)
+    keys = read_keys(settings, os.environ)
+    console = Console.open(args)
+    if settings.insecure_no_auth:
+        console.say("warning: whoever reaches this address may use it; there is no key")
+    serve(settings, keys, f"codellama-{_version()}", console.say)
+    return 0
+
+
+def _named(text: str) -> tuple[str, str]:
+    """A model's name and path. Editors know by `codellama` in the name how to ask it."""
+    name, mark, path = text.partition("=")
+    if mark:
+        if not name or not path:
+            raise ConfigError(f"{text!r} is not NAME=PATH")
+        return name, path
+    short = Path(text).name.removesuffix(".gguf") or text
+    return (short if "codellama" in short.lower() else f"codellama-{short}").lower(), text
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("codellama")
+    except PackageNotFoundError:
+        return "0"

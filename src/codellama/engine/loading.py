@@ -1,0 +1,157 @@
+"""From a path to everything an engine is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from codellama import checkpoint
+from codellama.checkpoint.hub import resolve
+from codellama.checkpoint.reader import Reader
+from codellama.engine.draft import Drafter
+from codellama.engine.draft_model import DraftModel, require_same_vocabulary
+from codellama.engine.plan import DRAFT_TOKENS, EnginePlan, Speculative, free_memory, make_plan
+from codellama.engine.prompts import ChatForm
+from codellama.engine.sampler import native_kernel
+from codellama.errors import ConfigError
+from codellama.quant.formats import Format
+from codellama.runners import Runner, kv_bytes_per_token, load_runner, natural_kv_cache
+from codellama.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A checkpoint ready to run, the sizes it runs with, and what its files say about prompts.
+
+    `notes` are sentences for the user about what was decided while loading.
+    """
+
+    runner: Runner
+    tokenizer: Tokenizer
+    plan: EnginePlan
+    drafters: tuple[Drafter, ...] = ()
+    eos_ids: tuple[int, ...] = ()
+    chat_form: ChatForm | None = None
+    notes: tuple[str, ...] = ()
+
+
+def load_model(
+    path: str | Path,
+    *,
+    engine: Literal["cpu", "torch"] = "cpu",
+    max_seq_len: int | None = None,
+    max_num_seqs: int = 16,
+    step_tokens: int = 512,
+    n_threads: int | None = None,
+    kv_cache: str | None = None,
+    device: str | None = None,
+    chat_form: ChatForm | None = None,
+    share_prefixes: bool = True,
+    speculation: Speculative = "lookup",
+    draft_model: str | Path | None = None,
+    draft_tokens: int = DRAFT_TOKENS,
+) -> Model:
+    """Loads a checkpoint. Arguments and errors are those of `LLM.load`.
+
+    Args:
+        step_tokens: tokens that one step computes at most; fewer make long prompts slower and the
+            replies beside them smoother.
+    """
+    if chat_form not in (None, "inst", "step"):
+        raise ConfigError(f"`chat_form` is {chat_form!r}; expected 'inst', 'step' or None")
+    reader = checkpoint.open(resolve(path))
+    config, notes = reader.config, tuple(reader.notes)
+    tokenizer = reader.tokenizer()
+    if chat_form is None:
+        chat_form = reader.chat_form
+        if chat_form == "step" and tokenizer.step_id is None:
+            chat_form = None
+            notes += ("the files speak of <step> turns, and the vocabulary has no such token",)
+    draft = None
+    if draft_model is not None:
+        if speculation == "off":
+            raise ConfigError(
+                "a draft model was named and speculation is off", hint="leave out one of them"
+            )
+        draft = checkpoint.open(resolve(draft_model))
+        require_same_vocabulary(tokenizer, draft.tokenizer(), str(draft_model))
+    readers = (reader,) if draft is None else (reader, draft)
+    weight_bytes = [_weight_bytes(each, engine) for each in readers]
+    kept = [_kv_format(each, engine, kv_cache) for each in readers]
+    plan = make_plan(
+        config,
+        weight_bytes=sum(weight_bytes),
+        kv_bytes_per_token=sum(
+            kv_bytes_per_token(each.config, format)
+            for each, format in zip(readers, kept, strict=True)
+        ),
+        free_bytes=free_memory(),
+        max_seq_len=max_seq_len,
+        max_num_seqs=max_num_seqs,
+        step_tokens=step_tokens,
+        share_prefixes=share_prefixes,
+        speculation=speculation,
+        draft_tokens=draft_tokens,
+    )
+    if plan.max_seq_len > config.max_seq_len:
+        notes += (
+            f"the context of {plan.max_seq_len} tokens is longer than the {config.max_seq_len} "
+            "this model was made for; what it writes far out may make no sense",
+        )
+    if draft is not None and draft.config.max_seq_len < plan.max_seq_len:
+        notes += (
+            f"the draft model was made for {draft.config.max_seq_len} tokens; further out its "
+            "guesses will seldom be right, which costs time",
+        )
+    runner, *others = [
+        load_runner(
+            each,
+            engine=engine,
+            max_seq_len=plan.max_seq_len,
+            n_blocks=plan.n_blocks,
+            block_size=plan.block_size,
+            n_threads=n_threads,
+            kv_cache=format,
+            device=device,
+        )
+        for each, format in zip(readers, kept, strict=True)
+    ]
+    drafters = tuple(
+        DraftModel(
+            other,
+            native_kernel(),
+            tokenizer.n_vocab,
+            cost=weight_bytes[1] / weight_bytes[0],
+            step_tokens=plan.step_tokens,
+        )
+        for other in others
+    )
+    return Model(
+        runner=runner,
+        tokenizer=tokenizer,
+        plan=plan,
+        drafters=drafters,
+        eos_ids=reader.generation.eos_ids,
+        chat_form=chat_form,
+        notes=notes,
+    )
+
+
+def _kv_format(reader: Reader, engine: Literal["cpu", "torch"], wanted: str | None) -> Format:
+    """How keys and values are kept. Raises ConfigError when there is no such way."""
+    if wanted is None:
+        return natural_kv_cache(reader, engine)
+    formats = {format.lower(): format for format in (Format.F32, Format.F16, Format.Q8_0)}
+    if wanted not in formats:
+        raise ConfigError(
+            f"`kv_cache` is {wanted!r}; expected {', '.join(map(repr, formats))} or None"
+        )
+    return formats[wanted]
+
+
+def _weight_bytes(reader: Reader, engine: str) -> int:
+    """Bytes of the weights in memory: as stored, or in PyTorch's float32."""
+    if engine == "torch":
+        return 4 * reader.config.n_params
+    return sum(info.n_bytes for info in reader.infos.values())

@@ -1,0 +1,1 @@
+"""One module for each API; each has its endpoints in `ENDPOINTS`."""
