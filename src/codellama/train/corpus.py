@@ -1,7 +1,8 @@
 """Files of collected projects -> clean documents, and a manifest that accounts for every file.
 
-The order is fixed: licence gate, file filter, scrub, exact duplicates, decontamination, one
-project's share. Nothing is random, so the same archives give the same corpus, byte for byte.
+The order is fixed: licence gate, file filter, scrub, exact duplicates, decontamination, near
+duplicates, one project's share. Nothing is random, so the same archives give the same corpus, byte
+for byte.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from codellama.train.decontaminate import Fingerprints
 from codellama.train.licences import names_foreign_licence
+from codellama.train.near import NearDuplicates
 from codellama.train.sources import Distribution
 
 _SKIPPED_FOLDERS = frozenset(
@@ -77,22 +79,34 @@ class ProjectRecord:
 
 
 @dataclass(frozen=True)
+class ContaminationRecord:
+    """A file that was dropped since it shares text with an evaluation problem."""
+
+    project: str
+    path: str
+    problem: str
+    shared: str
+
+
+@dataclass(frozen=True)
 class Corpus:
-    """Documents, and the two levels of the manifest."""
+    """Documents, the two levels of the manifest, and what decontamination found."""
 
     documents: tuple[Document, ...]
     files: tuple[FileRecord, ...]
     projects: tuple[ProjectRecord, ...]
+    contaminated: tuple[ContaminationRecord, ...] = ()
 
     def dropped(self) -> Counter[str]:
         """How many files were dropped for each reason."""
         return Counter(f.dropped for f in self.files if f.dropped)
 
     def save(self, folder: Path) -> None:
-        """Writes `documents.jsonl`, `manifest.jsonl` and `projects.jsonl`."""
+        """Writes `documents`, `manifest`, `projects` and `decontamination`, all `.jsonl`."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, records in (("documents", self.documents), ("manifest", self.files),
-                              ("projects", self.projects)):  # fmt: skip
+                              ("projects", self.projects),
+                              ("decontamination", self.contaminated)):  # fmt: skip
             with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as out:
                 for record in records:
                     out.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
@@ -112,6 +126,7 @@ def build_corpus(
     seen: set[str] = set()
     kept: dict[str, list[tuple[Document, FileRecord]]] = {}
     files: list[FileRecord] = []
+    contaminated: list[ContaminationRecord] = []
     for distribution in distributions:
         kept[distribution.name] = []
         for path, raw in distribution.files():
@@ -119,8 +134,12 @@ def build_corpus(
             text, reason = _clean(distribution, path, raw)
             if reason is None and hashlib.sha256(text.encode()).hexdigest() in seen:
                 reason = "duplicate"
-            if reason is None and distribution.split == "train" and fingerprints.match(text):
-                reason = "evaluation data"
+            if reason is None and distribution.split == "train":
+                match = fingerprints.match(text)
+                if match is not None:
+                    reason = "evaluation data"
+                    contaminated.append(ContaminationRecord(distribution.name, path, match.problem,
+                                                            match.shared))  # fmt: skip
             if reason is not None:
                 files.append(FileRecord(distribution.name, path, digest, len(raw), None, reason))
                 continue
@@ -132,6 +151,7 @@ def build_corpus(
             document = Document(distribution.name, path, split, kind, text)
             record = FileRecord(distribution.name, path, digest, len(raw), split, None)
             kept[distribution.name].append((document, record))
+    files += _drop_near(kept)
     total = sum(len(d.text) for entries in kept.values() for d, _ in entries)
     documents: list[Document] = []
     for name, entries in kept.items():
@@ -141,9 +161,9 @@ def build_corpus(
         files += [FileRecord(r.project, r.path, r.sha256, r.n_bytes, None, "over its share")
                   for _, r in over]  # fmt: skip
         documents += [d for d, _ in within]
-    documents += [f for d in documents if d.kind == "python" for f in functions(d)]
+    documents += _distinct(f for d in documents if d.kind == "python" for f in functions(d))
     projects = tuple(_project_record(d, files, kept[d.name]) for d in distributions)
-    return Corpus(tuple(documents), tuple(files), projects)
+    return Corpus(tuple(documents), tuple(files), projects, tuple(contaminated))
 
 
 def file_reason(path: str, text: str) -> str | None:
@@ -219,6 +239,50 @@ def _clean(distribution: Distribution, path: str, raw: bytes) -> tuple[str, str 
     elif not 500 <= len(text) <= 100_000 or "\u2581" in text or "\u263a" in text:
         return "", "size"
     return scrub(text), None
+
+
+def _drop_near(kept: dict[str, list[tuple[Document, FileRecord]]]) -> list[FileRecord]:
+    """Takes training files out of `kept` that are near a held-out file or an earlier one."""
+    known = NearDuplicates()
+    held_out = NearDuplicates()
+    signatures = {}
+    for entries in kept.values():
+        for document, _ in entries:
+            name = f"{document.project}/{document.path}"
+            signatures[name] = known.signature(document.text)
+            if document.split != "train":
+                held_out.add(name, signatures[name])
+    dropped = []
+    for project, entries in kept.items():
+        left = []
+        for document, record in entries:
+            name = f"{document.project}/{document.path}"
+            reason = None
+            if document.split == "train":
+                if held_out.find(signatures[name]) is not None:
+                    reason = "near a held-out file"
+                elif known.find(signatures[name]) is not None:
+                    reason = "near duplicate"
+                else:
+                    known.add(name, signatures[name])
+            if reason is None:
+                left.append((document, record))
+            else:
+                dropped.append(replace(record, split=None, dropped=reason))
+        kept[project] = left
+    return dropped
+
+
+def _distinct(found: Iterable[Document]) -> list[Document]:
+    """Functions to train on, each text once and none that is held out; held-out ones all."""
+    found = list(found)
+    seen = {f.text for f in found if f.split != "train"}
+    kept = []
+    for f in found:
+        if f.split != "train" or f.text not in seen:
+            kept.append(f)
+            seen.add(f.text)
+    return kept
 
 
 def _cap(

@@ -142,6 +142,7 @@ class Stage:
     rope_theta: float
     infill_rate: float
     mix: dict[str, float]  # source -> share of the tokens
+    line_rate: float = 0.0  # share of the infilled parts whose middle ends with a line
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
 
@@ -192,8 +193,9 @@ class Recipe:
                     f"{self.name}.{stage.name}: the mix names {unknown[0]!r}; there are "
                     + ", ".join((*KINDS, CHAT))
                 )
-            if not 0 <= stage.infill_rate <= 1:
-                raise ConfigError(f"{self.name}.{stage.name}: infill_rate {stage.infill_rate:g}")
+            for name in ("infill_rate", "line_rate"):
+                if not 0 <= (rate := getattr(stage, name)) <= 1:
+                    raise ConfigError(f"{self.name}.{stage.name}: {name} {rate:g}")
             if stage.optimiser.kind not in ("muon", "adamw"):
                 raise ConfigError(
                     f"{self.name}.{stage.name}: optimiser {stage.optimiser.kind!r} is not known; "

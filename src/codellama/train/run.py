@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class CorpusFolder:
             )
         self.folder = folder
         self.tokenizer = Tokenizer.open(folder / "tokenizer.model")
+        self._digest = hashlib.sha256((folder / "tokenizer.model").read_bytes()).hexdigest()
         self._documents: dict[tuple[str, str], list[Document]] = {}
         for document in read_documents(folder):
             self._documents.setdefault((document.split, document.kind), []).append(document)
@@ -43,8 +45,11 @@ class CorpusFolder:
         for name in stage.mix:
             if name in KINDS:
                 documents = self.documents("train", name)
-                chunks = chunk_table(documents, stage.row_length, self._encode_lines, self.folder)
-                found[name] = TextSource(documents, chunks, self.tokenizer, stage.infill_rate)
+                chunks = chunk_table(documents, stage.row_length, self._encode_lines,
+                                     (self.folder, self._digest))  # fmt: skip
+                found[name] = TextSource(
+                    documents, chunks, self.tokenizer, stage.infill_rate, stage.line_rate
+                )
             else:
                 assert name == CHAT, "recipes name known sources only"
                 talks = read_conversations(self.folder / "chat.jsonl")
