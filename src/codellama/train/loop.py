@@ -103,9 +103,9 @@ class Trainer:
         loaded = load_state(self.out)
         if loaded is None:
             return False
-        tensors, state, skipped = loaded
-        for name in skipped:
-            self._note(f"{name} was never finished and is left aside")
+        tensors, state = loaded.tensors, loaded.state
+        for reason in loaded.skipped:
+            self._note(f"passed over: {reason}")
         if state["recipe"] != _fingerprint(self.recipe):
             raise CheckpointError(
                 f"{self.out} holds a run of another recipe than {self.recipe.name}",
