@@ -17,6 +17,9 @@ from codellama.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from codellama.train.loop import StepReport
+    from codellama.train.parallel import World
+    from codellama.train.recipe import Recipe
+    from codellama.train.run import CorpusFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, help="folder of the run (default: build/RECIPE'S NAME)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="MODEL",
+        help="start from these weights (a path or a hub name), not from random ones",
+    )
     parser.add_argument("--corpus", type=Path, help="corpus folder, in place of the recipe's")
     parser.add_argument(
         "--set",
@@ -47,9 +56,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if importlib.util.find_spec("torch") is None:
         raise MissingExtra("`codellama train`", "train")
-    from codellama.train.export import export
-    from codellama.train.loop import Trainer
-    from codellama.train.measure import BitsPerByte
+    from codellama.train.parallel import world
     from codellama.train.recipe import Recipe
     from codellama.train.run import CorpusFolder
     from codellama.train.state import holds_run
@@ -64,30 +71,60 @@ def run(args: argparse.Namespace) -> int:
             f"{out} already holds a run",
             hint="go on with it by --resume, or give another --out",
         )
+    if args.resume and args.start is not None:
+        raise ConfigError("--from starts a run and --resume goes on with one: give either")
     out.mkdir(parents=True, exist_ok=True)
+    with world() as processes, _log(out, processes.rank) as log:
+        return _train(args, recipe, out, corpus, processes, _ProgressLine(log))
+
+
+def _log(out: Path, rank: int) -> TextIO:
+    """The run's log; only the first process keeps one."""
+    return (out / "log.jsonl" if rank == 0 else Path(os.devnull)).open("a", encoding="utf-8")
+
+
+def _train(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    out: Path,
+    corpus: CorpusFolder,
+    processes: World,
+    progress: _ProgressLine,
+) -> int:
+    from codellama import checkpoint
+    from codellama.checkpoint.hub import resolve
+    from codellama.train.export import export
+    from codellama.train.loop import Trainer
+    from codellama.train.measure import BitsPerByte
+
     held_out = corpus.documents("val-pkg", "python")
     measures = {}
-    if held_out:
+    if held_out and processes.size == 1:
         length = min(stage.row_length for stage in recipe.stages)
         measures["val-pkg bits/byte"] = BitsPerByte(held_out, corpus.tokenizer, length, 128)
-    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
-        progress = _ProgressLine(log)
-        trainer = Trainer(
-            recipe,
-            out,
-            corpus.sources,
-            evaluate=lambda model: {n: m(model, bf16=recipe.bf16) for n, m in measures.items()},
-            report=progress.report,
-            note=progress.note,
-        )
-        if args.resume and not trainer.resume():
-            progress.note(f"{out} holds no checkpoint; starting from the beginning")
-        finished = trainer.run()
+    is_first = processes.rank == 0
+    trainer = Trainer(
+        recipe,
+        out,
+        corpus.sources,
+        evaluate=lambda model: {n: m(model, bf16=recipe.bf16) for n, m in measures.items()},
+        report=progress.report if is_first else lambda _: None,
+        note=progress.note if is_first else lambda _: None,
+        world=processes,
+    )
+    if args.start is not None:
+        trainer.start_from(checkpoint.open(resolve(args.start)))
+    if args.resume and not trainer.resume() and is_first:
+        progress.note(f"{out} holds no checkpoint; starting from the beginning")
+    finished = trainer.run()
+    weights = trainer.weights()
+    if not is_first:
+        return 0 if finished else 130
     if not finished:
         print(f"stopped; go on with: codellama train {args.recipe} --out {out} --resume",
               file=sys.stderr)  # fmt: skip
         return 130
-    export(recipe, dict(trainer.model.named_parameters()), corpus.tokenizer, out / "model")
+    export(recipe, weights, corpus.tokenizer, out / "model")
     print(out / "model")
     return 0
 

@@ -1,8 +1,9 @@
-"""One loop for all stages, one process.
+"""One loop for all stages, in one process or many.
 
 A stage ends after its tokens or its share of the time budget, whichever comes first; the schedule
 follows whichever is further along, so that a slow machine still ends with a decayed rate. A step
-whose gradient is not finite, or ten times the recent median, is left out and counted.
+whose gradient is not finite, or ten times the recent median, is left out and counted; after three
+in a row the run stops.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,16 +23,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codellama.errors import CheckpointError
+from codellama.checkpoint.reader import Reader
+from codellama.errors import CheckpointError, ConfigError, TrainingError
 from codellama.model.config import ModelConfig
 from codellama.model.transformer import AttentionMetadata, Transformer, init_weights
 from codellama.train.data import Row, RowStream, Source
 from codellama.train.loss import IGNORED, summed_loss
 from codellama.train.optim import MuonAdamW
+from codellama.train.parallel import Objective, World, like, recompute_blocks, shard, whole
 from codellama.train.recipe import Recipe, Stage
 from codellama.train.state import load_state, save_state
 
-_SPIKE, _RECENT = 10.0, 64
+_SPIKE, _RECENT, _MAX_SKIPPED = 10.0, 64, 3
 
 
 @dataclass
@@ -44,6 +47,7 @@ class Progress:
     stage_tokens: int = 0
     stage_elapsed_s: float = 0.0
     skipped_steps: int = 0
+    skipped_in_a_row: int = 0
     optimiser_steps: int = 0
     rows: dict[str, Any] | None = None
     norms: list[float] = field(default_factory=list)
@@ -63,6 +67,7 @@ class StepReport:
     progress: float
     eta_s: float | None
     skipped: bool
+    rows: dict[str, Any]  # where the step's rows begin in the stream of the stage
 
 
 class Trainer:
@@ -81,8 +86,10 @@ class Trainer:
         evaluate: Callable[[Transformer], Mapping[str, float]] | None = None,
         report: Callable[[StepReport], None] = lambda _: None,
         note: Callable[[str], None] = lambda _: None,
+        world: World | None = None,
     ) -> None:
         self.recipe, self.out = recipe, out
+        self.world = world or World()
         self._sources, self._evaluate = sources, evaluate
         self._report, self._note = report, note
         self.progress = Progress()
@@ -91,8 +98,37 @@ class Trainer:
             torch.set_num_threads(recipe.n_threads)
         self.model = Transformer(model_config(recipe, recipe.stages[0]))
         init_weights(self.model, torch.Generator().manual_seed(recipe.seed))
-        self._loss = torch.compile(batch_loss, dynamic=False) if recipe.compile else batch_loss
+        if recipe.recompute:
+            recompute_blocks(self.model)
+        self._loss: Callable[..., Tensor] = batch_loss
+        if recipe.compile:
+            self._loss = torch.compile(batch_loss, dynamic=False)
+        if self.world.size > 1:
+            shared = _share_rows(recipe, self.world.size)
+            self._note(f"{self.world.size} processes, {shared}")
+            objective = Objective(self.model, self._loss)
+            shard(objective, self.world.size)
+            self._loss = lambda model, *batch: objective(*batch)
         self._optimiser = self._new_optimiser()
+
+    def start_from(self, reader: Reader) -> None:
+        """Takes the weights of a checkpoint in place of random ones.
+
+        Raises:
+            ConfigError: its sizes are not the recipe's.
+        """
+        ours = model_config(self.recipe, self.recipe.stages[0])
+        for name in ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "ffn_dim",
+                     "vocab_size", "norm_eps", "tie_embeddings"):  # fmt: skip
+            found, wanted = getattr(reader.config, name), getattr(ours, name)
+            if found != wanted:
+                raise ConfigError(
+                    f"{reader.path}: `{name}` is {found}, and {self.recipe.name} has {wanted}",
+                    hint="use a recipe of the model's own sizes",
+                )
+        weights = ((n, torch.from_numpy(t.to_float32().copy())) for n, t in reader.tensors())
+        self._fill(dict(self.model.named_parameters()), weights)
+        self._note(f"starts from the weights of {reader.path}")
 
     def resume(self) -> bool:
         """Goes back to the newest checkpoint in `out`; False when there is none.
@@ -116,11 +152,14 @@ class Trainer:
         live = self._tensors()
         if set(live) != set(tensors):
             raise CheckpointError(f"{self.out}: the checkpoint's tensors are not this model's")
-        with torch.no_grad():
-            for name, tensor in live.items():
-                tensor.copy_(tensors[name])
+        self._fill(live, tensors.items())
         self._optimiser.steps = self.progress.optimiser_steps
         return True
+
+    @torch.no_grad()
+    def _fill(self, live: Mapping[str, Tensor], values: Iterable[tuple[str, Tensor]]) -> None:
+        for name, value in values:
+            live[name].copy_(like(value, live[name]))
 
     def run(self) -> bool:
         """Trains to the end of the last stage; False when a signal stopped it earlier."""
@@ -149,40 +188,53 @@ class Trainer:
         began = time.monotonic() - p.stage_elapsed_s
         saved = evaluated = time.monotonic()
         stream = iter(rows)
-        while (done := _share_done(p, stage, budget_s)) < 1 and not self._stopping:
+        while not self._stop_together():
+            done = self._agreed(_share_done(p, stage, budget_s))
+            if done >= 1:
+                break
             batch = [next(stream) for _ in range(stage.rows_per_step)]
             self._step(stage, batch, done, budget_s)
             p.rows = rows.state()
             p.stage_elapsed_s = time.monotonic() - began
-            if time.monotonic() - evaluated > self.recipe.eval_every_s:
+            if self.world.agree(time.monotonic() - evaluated > self.recipe.eval_every_s):
                 self._log_evaluation(stage)
                 evaluated = time.monotonic()
-            if time.monotonic() - saved > self.recipe.save_every_s:
+            if self.world.agree(time.monotonic() - saved > self.recipe.save_every_s):
                 self._save()
                 saved = time.monotonic()
         return not self._stopping
+
+    def _stop_together(self) -> bool:
+        self._stopping = self.world.agree(self._stopping)
+        return self._stopping
+
+    def _agreed(self, value: float) -> float:
+        """Process 0's value: clocks differ, and the learning rate must not."""
+        if self.world.size == 1:
+            return value
+        shared = torch.tensor(value if self.world.rank == 0 else 0.0, dtype=torch.float64)
+        return float(self.world.sum(shared))
 
     def _step(
         self, stage: Stage, batch: Sequence[Row], done: float, budget_s: float | None
     ) -> None:
         p = self.progress
         before = time.monotonic()
-        arrays = batch_tensors(batch)
-        n_learned = int((arrays[2] != IGNORED).sum())
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16):
-            loss = self._loss(self.model, *arrays) / max(n_learned, 1)
-        loss.backward()  # type: ignore[no-untyped-call]
+        n_learned = sum(int((row.labels != IGNORED).sum()) for row in batch)
+        loss = self.world.sum(self._backward(stage, batch, max(n_learned, 1)))
         parameters = list(self.model.parameters())
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, stage.optimiser.clip))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, stage.optimiser.clip)))
         usual = statistics.median(p.norms) if len(p.norms) >= 16 else math.inf
         skip = not math.isfinite(norm) or norm > _SPIKE * usual
         factor = stage.schedule.factor(p.stage_step, done)
         if skip:
             p.skipped_steps += 1
+            p.skipped_in_a_row += 1
         else:
             self._optimiser.step(factor)
             p.optimiser_steps = self._optimiser.steps
             p.norms = [*p.norms, norm][-_RECENT:]
+            p.skipped_in_a_row = 0
         for parameter in parameters:
             parameter.grad = None
         p.step += 1
@@ -193,16 +245,37 @@ class Trainer:
         if done > 0.01 and budget_s is not None:
             left = p.stage_elapsed_s / done * (1 - done)
         rate = stage.optimiser.muon_lr if stage.optimiser.kind == "muon" else 0.0
-        self._report(StepReport(stage.name, p.step, float(loss.detach()),
+        self._report(StepReport(stage.name, p.step, float(loss),
                                 (rate or stage.optimiser.adamw_lr) * factor, norm,
-                                n_learned / took, p.stage_tokens, done, left, skip))  # fmt: skip
+                                n_learned / took, p.stage_tokens, done, left, skip,
+                                p.rows or {}))  # fmt: skip
+        if p.skipped_in_a_row >= _MAX_SKIPPED:
+            raise TrainingError(
+                f"stage {stage.name}: {_MAX_SKIPPED} steps in a row had gradients that are not "
+                f"finite or {_SPIKE:g} times the usual; the last is step {p.step}, |g| {norm:.3g}",
+                hint="log.jsonl says which rows they were; go on with --resume and a lower "
+                "learning rate, from the last checkpoint",
+            )
+
+    def _backward(self, stage: Stage, batch: Sequence[Row], n_learned: int) -> Tensor:
+        """Adds this process's gradients up over parts of the step; gives its part of the loss."""
+        total = torch.zeros(())
+        at_once = stage.rows_at_once or stage.rows_per_step
+        for i in range(0, len(batch), at_once):
+            rows = batch[i : i + at_once][self.world.rank :: self.world.size]
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16):
+                loss = self._loss(self.model, *batch_tensors(rows)) / n_learned
+            (loss * self.world.size).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
 
     def _finish_stage(self, stage: Stage) -> None:
         from safetensors.torch import save_file
 
         self._log_evaluation(stage)
-        weights = {n: t.detach().contiguous() for n, t in self.model.named_parameters()}
-        save_file(weights, self.out / f"{stage.name}.safetensors")
+        weights = self.weights()
+        if self.world.rank == 0:
+            save_file(weights, self.out / f"{stage.name}.safetensors")
         self.progress = Progress(
             stage=self.progress.stage + 1,
             step=self.progress.step,
@@ -212,6 +285,10 @@ class Trainer:
             self._enter_stage()  # a finished run keeps its last stage's optimiser
         self._save()
         self._note(f"stage {stage.name} is finished")
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's parameters by our names, whole; every process must ask."""
+        return {n: whole(t.detach()).contiguous() for n, t in self.model.named_parameters()}
 
     def _enter_stage(self) -> None:
         self.model.cfg = model_config(self.recipe, self._stage())
@@ -229,10 +306,11 @@ class Trainer:
             muon_lr=settings.muon_lr,
             adamw_lr=settings.adamw_lr,
             weight_decay=settings.weight_decay,
+            eps=settings.eps,
         )
 
     def _log_evaluation(self, stage: Stage) -> None:
-        if self._evaluate is None:
+        if self._evaluate is None or self.world.size > 1:
             return
         figures = dict(self._evaluate(self.model))
         line = {"event": "evaluation", "stage": stage.name, "step": self.progress.step, **figures}
@@ -246,7 +324,10 @@ class Trainer:
 
     def _save(self) -> None:
         state = {"recipe": _fingerprint(self.recipe), "progress": asdict(self.progress)}
-        save_state(self.out, self.progress.step, self._tensors(), state)
+        tensors = {name: whole(t.detach()) for name, t in self._tensors().items()}
+        if self.world.rank == 0:
+            save_state(self.out, self.progress.step, tensors, state)
+        self.world.wait()
 
 
 def model_config(recipe: Recipe, stage: Stage) -> ModelConfig:
@@ -280,6 +361,18 @@ def _share_done(p: Progress, stage: Stage, budget_s: float | None) -> float:
     return max(p.stage_tokens / stage.max_tokens, by_time)
 
 
+def _share_rows(recipe: Recipe, n_processes: int) -> str:
+    """Says how rows are shared; every process must have the same number of them."""
+    for stage in recipe.stages:
+        at_once = stage.rows_at_once or stage.rows_per_step
+        if at_once % n_processes:
+            raise ConfigError(
+                f"{recipe.name}.{stage.name}: {at_once} rows at once cannot be shared evenly by "
+                f"{n_processes} processes"
+            )
+    return "rows of every step shared evenly; held-out figures are not measured"
+
+
 def _fingerprint(recipe: Recipe) -> dict[str, Any]:
     """What must be equal for a run to go on: all but how long and how fast."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(recipe), default=str))
@@ -289,6 +382,7 @@ def _fingerprint(recipe: Recipe) -> dict[str, Any]:
         "eval_every_s",
         "n_threads",
         "compile",
+        "recompute",
         "corpus",
     ):
         del plain[key]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -112,12 +113,18 @@ class Optimiser:
     adamw_lr: float = 0.004
     weight_decay: float = 0.05
     clip: float = 1.0
+    eps: float = 1e-10  # AdamW's
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """`[stages.schedule]`: warm-up, constant, then a linear fall over the last `decay` share."""
+    """`[stages.schedule]`: warm-up, constant, then a fall over the last `decay` share.
 
+    The fall is a straight line or half a cosine. `decay` 1 is the paper's shape, a small one is
+    warm-up, stable, decay.
+    """
+
+    kind: str = "linear"  # or "cosine"
     warmup_steps: int = 100
     start: float = 1.0  # factor of the learning rate after the warm-up
     end: float = 1.0  # factor reached at the end of the stage
@@ -126,6 +133,8 @@ class Schedule:
     def factor(self, step: int, progress: float) -> float:
         """The learning rate's factor at a step, `progress` being the share of the stage done."""
         fall = min(max((progress - (1 - self.decay)) / self.decay, 0.0), 1.0) if self.decay else 0.0
+        if self.kind == "cosine":
+            fall = (1 - math.cos(math.pi * fall)) / 2
         level = self.start + (self.end - self.start) * fall
         return level * min((step + 1) / self.warmup_steps, 1.0) if self.warmup_steps else level
 
@@ -142,6 +151,7 @@ class Stage:
     rope_theta: float
     infill_rate: float
     mix: dict[str, float]  # source -> share of the tokens
+    rows_at_once: int | None = None  # rows of a step computed together; None: all of them
     line_rate: float = 0.0  # share of the infilled parts whose middle ends with a line
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
@@ -166,6 +176,7 @@ class Recipe:
     n_threads: int | None = None
     compile: bool = False
     bf16: bool = False
+    recompute: bool = False  # activations inside blocks, to save memory
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -196,6 +207,17 @@ class Recipe:
             for name in ("infill_rate", "line_rate"):
                 if not 0 <= (rate := getattr(stage, name)) <= 1:
                     raise ConfigError(f"{self.name}.{stage.name}: {name} {rate:g}")
+            at_once = stage.rows_at_once
+            if at_once is not None and (at_once <= 0 or stage.rows_per_step % at_once):
+                raise ConfigError(
+                    f"{self.name}.{stage.name}: {stage.rows_per_step} rows per step do not divide "
+                    f"into {at_once} at once"
+                )
+            if stage.schedule.kind not in ("linear", "cosine"):
+                raise ConfigError(
+                    f"{self.name}.{stage.name}: schedule {stage.schedule.kind!r} is not known; "
+                    "it is 'linear' or 'cosine'"
+                )
             if stage.optimiser.kind not in ("muon", "adamw"):
                 raise ConfigError(
                     f"{self.name}.{stage.name}: optimiser {stage.optimiser.kind!r} is not known; "
