@@ -147,6 +147,14 @@ def test_a_run_starts_from_a_model(corpus: CorpusFolder, tmp_path: Path) -> None
     other = _trainer(corpus, tmp_path / "other", overrides=(*SHORT, "model.n_layers=1"))
     with pytest.raises(ConfigError, match="`n_layers` is 2, and micro has 1"):
         other.start_from(reader)
+    larger = _trainer(corpus, tmp_path / "larger", overrides=(*SHORT, "model.vocab_size=514"))
+    larger.start_from(reader)
+    rows, old = larger.weights()["embed_tokens.weight"], first.weights()["embed_tokens.weight"]
+    assert torch.equal(rows[:512], old)
+    torch.testing.assert_close(rows[512:], old.mean(0).expand(2, -1))
+    wide = _trainer(corpus, tmp_path / "wide", overrides=(*SHORT, "model.vocab_size=1024"))
+    with pytest.raises(ConfigError, match="a vocabulary of 512, and micro has 1024"):
+        wide.start_from(reader)
 
 
 def test_packed_equals_alone(corpus: CorpusFolder, tmp_path: Path) -> None:

@@ -45,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="change one value of the recipe, e.g. stages.0.max_tokens=1000000",
     )
     parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="print steps, arithmetic, A100 hours and carbon, and train nothing",
+    )
+    parser.add_argument(
         "--time-budget", type=float, metavar="MIN", help="minutes for all stages together"
     )
 
@@ -64,6 +69,11 @@ def run(args: argparse.Namespace) -> int:
     recipe = Recipe.read(args.recipe, tuple(args.overrides))
     if args.time_budget is not None:
         recipe = dataclasses.replace(recipe, time_budget_min=args.time_budget)
+    if args.plan:
+        from codellama.train.plan import Device, table
+
+        print(table(recipe, Device()))
+        return 0
     out: Path = args.out or Path("build") / recipe.name
     corpus = CorpusFolder(args.corpus or recipe.corpus)
     if not args.resume and holds_run(out):

@@ -34,6 +34,7 @@ from codellama.train.parallel import Objective, World, like, recompute_blocks, s
 from codellama.train.recipe import Recipe, Stage
 from codellama.train.state import load_state, save_state
 
+_MAX_PIECES_APART = 64  # between the vocabularies of a model and of what starts from it
 _SPIKE, _RECENT, _MAX_SKIPPED = 10.0, 64, 3
 
 
@@ -114,21 +115,38 @@ class Trainer:
     def start_from(self, reader: Reader) -> None:
         """Takes the weights of a checkpoint in place of random ones.
 
+        Vocabularies may differ by a few pieces at the end, as Llama 2's and Code Llama's do: rows
+        too many are left out, rows too few become the mean of the others.
+
         Raises:
             ConfigError: its sizes are not the recipe's.
         """
         ours = model_config(self.recipe, self.recipe.stages[0])
         for name in ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "ffn_dim",
-                     "vocab_size", "norm_eps", "tie_embeddings"):  # fmt: skip
+                     "norm_eps", "tie_embeddings"):  # fmt: skip
             found, wanted = getattr(reader.config, name), getattr(ours, name)
             if found != wanted:
                 raise ConfigError(
                     f"{reader.path}: `{name}` is {found}, and {self.recipe.name} has {wanted}",
                     hint="use a recipe of the model's own sizes",
                 )
-        weights = ((n, torch.from_numpy(t.to_float32().copy())) for n, t in reader.tensors())
+        theirs = reader.config.vocab_size
+        if abs(theirs - ours.vocab_size) > _MAX_PIECES_APART:
+            raise ConfigError(
+                f"{reader.path}: a vocabulary of {theirs}, and {self.recipe.name} has "
+                f"{ours.vocab_size}",
+                hint="train with the tokenizer of the model",
+            )
+        weights = (
+            (name, _with_rows(torch.from_numpy(tensor.to_float32().copy()), ours.vocab_size)
+             if name in ("embed_tokens.weight", "lm_head.weight")
+             else torch.from_numpy(tensor.to_float32().copy()))
+            for name, tensor in reader.tensors()
+        )  # fmt: skip
         self._fill(dict(self.model.named_parameters()), weights)
         self._note(f"starts from the weights of {reader.path}")
+        if theirs != ours.vocab_size:
+            self._note(f"its vocabulary of {theirs} becomes one of {ours.vocab_size}")
 
     def resume(self) -> bool:
         """Goes back to the newest checkpoint in `out`; False when there is none.
@@ -359,6 +377,13 @@ def batch_loss(
 def _share_done(p: Progress, stage: Stage, budget_s: float | None) -> float:
     by_time = p.stage_elapsed_s / budget_s if budget_s else 0.0
     return max(p.stage_tokens / stage.max_tokens, by_time)
+
+
+def _with_rows(matrix: Tensor, n: int) -> Tensor:
+    """The first `n` rows; when there are fewer, the mean row fills up."""
+    if len(matrix) < n:
+        matrix = torch.cat((matrix, matrix.mean(0).expand(n - len(matrix), -1)))
+    return matrix[:n]
 
 
 def _share_rows(recipe: Recipe, n_processes: int) -> str:

@@ -22,7 +22,7 @@ from codellama.errors import ConfigError
 T = TypeVar("T")
 
 MIN_ROW_LENGTH = 32  # shorter rows have no room for the markers and some text
-KINDS = ("python", "function", "text")  # sources a mix may name: documents of the corpus
+KINDS = ("python", "function", "code", "text", "prose")  # documents a mix may name
 CHAT = "chat"  # and its conversations
 
 
