@@ -128,6 +128,8 @@ def _train(
         progress.note(f"{out} holds no checkpoint; starting from the beginning")
     finished = trainer.run()
     weights = trainer.weights()
+    if is_first:
+        progress.draw(out, recipe.name)
     if not is_first:
         return 0 if finished else 130
     if not finished:
@@ -170,6 +172,14 @@ class _ProgressLine:
         print(
             f"\r\033[K{line}" if self._is_terminal else line, end=end, file=sys.stderr, flush=True
         )
+
+    def draw(self, out: Path, title: str) -> None:
+        """Writes the curves of the whole log."""
+        from codellama.train.curves import Log, svg
+
+        self._log.flush()
+        picture = svg(Log.read(out / "log.jsonl"), title)
+        (out / "curves.svg").write_text(picture, encoding="utf-8")
 
     def note(self, text: str) -> None:
         print(f"\n{text}" if self._is_terminal else text, file=sys.stderr, flush=True)
