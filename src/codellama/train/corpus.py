@@ -21,7 +21,7 @@ from pathlib import Path
 from codellama.train.decontaminate import Fingerprints
 from codellama.train.licences import names_foreign_licence
 from codellama.train.near import NearDuplicates
-from codellama.train.sources import Distribution
+from codellama.train.sources import Collection
 
 _SKIPPED_FOLDERS = frozenset(
     {"test", "tests", "testing", "testdata", "test_data", "locale", "locales", "migrations"}
@@ -41,7 +41,8 @@ class Document:
     """One cleaned text and where it comes from.
 
     `kind` is "python" for a file, "text" for a project's long description and "function" for a
-    documented function taken out of a file and dedented.
+    documented function taken out of a file and dedented; "code", other languages, and "prose" come
+    from sources of one's own.
     """
 
     project: str
@@ -120,7 +121,7 @@ def read_documents(folder: Path) -> Iterator[Document]:
 
 
 def build_corpus(
-    distributions: Sequence[Distribution], fingerprints: Fingerprints, max_share: float
+    distributions: Sequence[Collection], fingerprints: Fingerprints, max_share: float
 ) -> Corpus:
     """Runs the whole pipeline. Functions are taken from the files that remain at its end."""
     seen: set[str] = set()
@@ -144,7 +145,7 @@ def build_corpus(
                 files.append(FileRecord(distribution.name, path, digest, len(raw), None, reason))
                 continue
             seen.add(hashlib.sha256(text.encode()).hexdigest())
-            kind = "python" if path.endswith(".py") else "text"
+            kind = distribution.kind_of(path)
             split = distribution.split
             if split == "train" and _hash(path) % 100 == 0:
                 split = "val-file"
@@ -166,8 +167,11 @@ def build_corpus(
     return Corpus(tuple(documents), tuple(files), projects, tuple(contaminated))
 
 
-def file_reason(path: str, text: str) -> str | None:
-    """Why a Python file is not worth training on, or None when it is."""
+def file_reason(path: str, text: str, *, must_parse: bool = True) -> str | None:
+    """Why a file of code is not worth training on, or None when it is.
+
+    Python must parse; of other languages nothing is known but what all code has in common.
+    """
     folders = set(Path(path).parts[:-1])
     name = Path(path).name
     is_test = name.startswith("test_") or name in ("conftest.py", "tests.py")
@@ -193,7 +197,7 @@ def file_reason(path: str, text: str) -> str | None:
         return "comments"
     if _SECRET.search(text):
         return "secret"
-    return None if _parse(text) is not None else "does not parse"
+    return "does not parse" if must_parse and _parse(text) is None else None
 
 
 def scrub(text: str) -> str:
@@ -225,7 +229,7 @@ def functions(document: Document, min_lines: int = 3, max_lines: int = 60) -> It
                            "function", text)  # fmt: skip
 
 
-def _clean(distribution: Distribution, path: str, raw: bytes) -> tuple[str, str | None]:
+def _clean(distribution: Collection, path: str, raw: bytes) -> tuple[str, str | None]:
     """The text to keep, and the reason not to keep it."""
     if distribution.licence is None and distribution.split == "train":
         return "", "licence"
@@ -233,8 +237,9 @@ def _clean(distribution: Distribution, path: str, raw: bytes) -> tuple[str, str 
         text = raw.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError:
         return "", "encoding"
-    if path.endswith(".py"):
-        if reason := file_reason(path, text):
+    kind = distribution.kind_of(path)
+    if kind in ("python", "code"):
+        if reason := file_reason(path, text, must_parse=kind == "python"):
             return "", reason
     elif not 500 <= len(text) <= 100_000 or "\u2581" in text or "\u263a" in text:
         return "", "size"
@@ -313,7 +318,7 @@ def _parse(text: str) -> ast.Module | None:
 
 
 def _project_record(
-    distribution: Distribution,
+    distribution: Collection,
     files: Iterable[FileRecord],
     kept: Sequence[tuple[Document, FileRecord]],
 ) -> ProjectRecord:
