@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 from codellama.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
+    from codellama.model.transformer import Transformer
     from codellama.train.loop import StepReport
     from codellama.train.parallel import World
     from codellama.train.recipe import Recipe
@@ -43,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         dest="overrides",
         help="change one value of the recipe, e.g. stages.0.max_tokens=1000000",
+    )
+    parser.add_argument(
+        "--effects",
+        action="store_true",
+        help="measure after every stage what only that stage should bring down, and draw it",
     )
     parser.add_argument(
         "--plan",
@@ -103,6 +109,7 @@ def _train(
 ) -> int:
     from codellama import checkpoint
     from codellama.checkpoint.hub import resolve
+    from codellama.train.effects import Effects, read_stages, svg, table
     from codellama.train.export import export
     from codellama.train.loop import Trainer
     from codellama.train.measure import BitsPerByte
@@ -113,11 +120,17 @@ def _train(
         length = min(stage.row_length for stage in recipe.stages)
         measures["val-pkg bits/byte"] = BitsPerByte(held_out, corpus.tokenizer, length, 128)
     is_first = processes.rank == 0
+    effects = Effects(corpus, recipe) if args.effects and processes.size == 1 else None
+
+    def evaluate(model: Transformer) -> dict[str, float]:
+        figures = {name: m(model, bf16=recipe.bf16) for name, m in measures.items()}
+        return figures | (effects(model) if effects is not None else {})
+
     trainer = Trainer(
         recipe,
         out,
         corpus.sources,
-        evaluate=lambda model: {n: m(model, bf16=recipe.bf16) for n, m in measures.items()},
+        evaluate=evaluate,
         report=progress.report if is_first else lambda _: None,
         note=progress.note if is_first else lambda _: None,
         world=processes,
@@ -130,6 +143,11 @@ def _train(
     weights = trainer.weights()
     if is_first:
         progress.draw(out, recipe.name)
+    if effects is not None and finished:
+        stages = read_stages(out / "log.jsonl")
+        progress.note(table(stages))
+        picture = svg(stages, f"{recipe.name}: held-out loss, nats a token")
+        (out / "effects.svg").write_text(picture, encoding="utf-8")
     if not is_first:
         return 0 if finished else 130
     if not finished:

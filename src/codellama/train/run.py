@@ -53,11 +53,12 @@ class CorpusFolder:
             else:
                 assert name == CHAT, "recipes name known sources only"
                 talks = read_conversations(self.folder / "chat.jsonl")
-                found[name] = ChatSource(talks, self._prompt_ids, self.tokenizer)
+                found[name] = ChatSource(talks, self.prompt_ids, self.tokenizer)
         return found
 
     def _encode_lines(self, lines: list[str]) -> list[list[int]]:
         return [self.tokenizer.encode(line) if line else [] for line in lines]
 
-    def _prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """The ids of a conversation up to where the answer begins."""
         return chat_ids(self.tokenizer, messages, form="inst")
