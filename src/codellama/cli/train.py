@@ -87,7 +87,12 @@ def run(args: argparse.Namespace) -> int:
             f"{out} already holds a run",
             hint="go on with it by --resume, or give another --out",
         )
-    if args.resume and args.start is not None:
+    if recipe.lora is not None and args.start is None:
+        raise ConfigError(
+            f"{recipe.name} trains adapters of a model, and none is given",
+            hint="name it by --from; with --resume too, since checkpoints hold the adapters only",
+        )
+    if args.resume and args.start is not None and recipe.lora is None:
         raise ConfigError("--from starts a run and --resume goes on with one: give either")
     out.mkdir(parents=True, exist_ok=True)
     with world() as processes, _log(out, processes.rank) as log:

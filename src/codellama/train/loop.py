@@ -21,13 +21,14 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from codellama.checkpoint.reader import Reader
 from codellama.errors import CheckpointError, ConfigError, TrainingError
 from codellama.model.config import ModelConfig
 from codellama.model.transformer import AttentionMetadata, Transformer, init_weights
 from codellama.train.data import Row, RowStream, Source
+from codellama.train.lora import adapt, merged, pack_base
 from codellama.train.loss import IGNORED, summed_loss
 from codellama.train.optim import MuonAdamW
 from codellama.train.parallel import Objective, World, like, recompute_blocks, shard, whole
@@ -99,6 +100,10 @@ class Trainer:
             torch.set_num_threads(recipe.n_threads)
         self.model = Transformer(model_config(recipe, recipe.stages[0]))
         init_weights(self.model, torch.Generator().manual_seed(recipe.seed))
+        if recipe.lora is not None:
+            if self.world.size > 1:
+                raise ConfigError(f"{recipe.name}: adapters are trained by one process")
+            adapt(self.model, recipe.lora, torch.Generator().manual_seed(recipe.seed + 1))
         if recipe.recompute:
             recompute_blocks(self.model)
         self._loss: Callable[..., Tensor] = batch_loss
@@ -144,7 +149,13 @@ class Trainer:
             for name, tensor in reader.tensors()
         )  # fmt: skip
         self._fill(dict(self.model.named_parameters()), weights)
+        if self.recipe.lora is not None and self.recipe.lora.base == "nf4":
+            pack_base(self.model)
         self._note(f"starts from the weights of {reader.path}")
+        if reader.config.rope_theta != ours.rope_theta:
+            self._note(
+                f"its rotary base of {reader.config.rope_theta:g} becomes {ours.rope_theta:g}"
+            )
         if theirs != ours.vocab_size:
             self._note(f"its vocabulary of {theirs} becomes one of {ours.vocab_size}")
 
@@ -240,7 +251,7 @@ class Trainer:
         before = time.monotonic()
         n_learned = sum(int((row.labels != IGNORED).sum()) for row in batch)
         loss = self.world.sum(self._backward(stage, batch, max(n_learned, 1)))
-        parameters = list(self.model.parameters())
+        parameters = [p for _, p in self._trained()]
         norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, stage.optimiser.clip)))
         usual = statistics.median(p.norms) if len(p.norms) >= 16 else math.inf
         skip = not math.isfinite(norm) or norm > _SPIKE * usual
@@ -306,7 +317,12 @@ class Trainer:
 
     def weights(self) -> dict[str, Tensor]:
         """The model's parameters by our names, whole; every process must ask."""
+        if self.recipe.lora is not None:
+            return merged(self.model)
         return {n: whole(t.detach()).contiguous() for n, t in self.model.named_parameters()}
+
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
 
     def _enter_stage(self) -> None:
         self.model.cfg = model_config(self.recipe, self._stage())
@@ -319,7 +335,7 @@ class Trainer:
     def _new_optimiser(self) -> MuonAdamW:
         settings = self._stage().optimiser
         return MuonAdamW(
-            self.model.named_parameters(),
+            self._trained(),
             kind=settings.kind,
             muon_lr=settings.muon_lr,
             adamw_lr=settings.adamw_lr,
@@ -337,7 +353,7 @@ class Trainer:
         self._note(", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
 
     def _tensors(self) -> dict[str, Tensor]:
-        weights = {f"model.{n}": t for n, t in self.model.named_parameters()}
+        weights: dict[str, Tensor] = {f"model.{n}": t for n, t in self._trained()}
         return weights | {f"optimiser.{n}": t for n, t in self._optimiser.state().items()}
 
     def _save(self) -> None:

@@ -140,6 +140,21 @@ class Schedule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lora:
+    """`[lora]`: train low-rank adapters of a frozen model (see `codellama.train.lora`)."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    base: str = "float32"  # how the frozen weights are kept: "float32", or "nf4" in four bits
+
+    def __post_init__(self) -> None:
+        if self.rank <= 0:
+            raise ConfigError(f"lora: a rank of {self.rank}")
+        if self.base not in ("float32", "nf4"):
+            raise ConfigError(f"lora: base {self.base!r} is not known; it is 'float32' or 'nf4'")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stage: what is read, how long, and with which optimiser."""
 
@@ -176,6 +191,7 @@ class Recipe:
     n_threads: int | None = None
     compile: bool = False
     bf16: bool = False
+    lora: Lora | None = None  # None: every weight is trained
     recompute: bool = False  # activations inside blocks, to save memory
 
     def __post_init__(self) -> None:
@@ -207,6 +223,11 @@ class Recipe:
             for name in ("infill_rate", "line_rate"):
                 if not 0 <= (rate := getattr(stage, name)) <= 1:
                     raise ConfigError(f"{self.name}.{stage.name}: {name} {rate:g}")
+            if self.lora is not None and stage.optimiser.kind != "adamw":
+                raise ConfigError(
+                    f"{self.name}.{stage.name}: adapters are trained by AdamW; "
+                    'set optimiser = { kind = "adamw" }'
+                )
             at_once = stage.rows_at_once
             if at_once is not None and (at_once <= 0 or stage.rows_per_step % at_once):
                 raise ConfigError(
