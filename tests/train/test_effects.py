@@ -13,8 +13,8 @@ import torch
 from codellama.cli.main import main
 from codellama.errors import ConfigError
 from codellama.model.transformer import Transformer
+from codellama.train.batch import model_config
 from codellama.train.effects import FIGURES, Effects, read_stages, svg, table
-from codellama.train.loop import model_config
 from codellama.train.recipe import Recipe
 from codellama.train.run import CorpusFolder
 from train_corpus import RECIPES

@@ -12,9 +12,10 @@ import torch
 
 from codellama import checkpoint
 from codellama.errors import CheckpointError, ConfigError, TrainingError
+from codellama.train.batch import batch_loss, batch_tensors
 from codellama.train.data import Sample, pack
 from codellama.train.export import export
-from codellama.train.loop import StepReport, Trainer, batch_loss, batch_tensors
+from codellama.train.loop import StepReport, Trainer
 from codellama.train.recipe import Recipe
 from codellama.train.run import CorpusFolder
 from train_corpus import RECIPES

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from codellama.train.batch import model_config
 from codellama.train.data import Row, RowStream
-from codellama.train.loop import StepReport, Trainer, model_config
+from codellama.train.loop import StepReport, Trainer
 from codellama.train.recipe import Recipe
 from codellama.train.run import CorpusFolder
 from train_corpus import RECIPES

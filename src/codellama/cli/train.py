@@ -189,7 +189,7 @@ class _ProgressLine:
         line = (
             f"{step.stage} {step.progress:4.0%}  step {step.step}  loss {step.loss:.3f} "
             f"(~{self._loss:.3f})  lr {step.lr:.2g}  |g| {step.grad_norm:.2f}  "
-            f"{self._speed:,.0f} tok/s{eta}"
+            f"{self._speed:,.0f} tok/s, {self._speed * step.flop_per_token / 1e9:,.0f} GFLOP/s{eta}"
         )
         end = "" if self._is_terminal else "\n"
         print(

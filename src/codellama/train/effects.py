@@ -20,10 +20,10 @@ import torch
 
 from codellama.errors import ConfigError
 from codellama.model.transformer import Transformer
+from codellama.train.batch import batch_loss, batch_tensors
 from codellama.train.conversations import about_functions
 from codellama.train.data import Row, Sample, row
 from codellama.train.infilling import infilled, split_lines
-from codellama.train.loop import batch_loss, batch_tensors
 from codellama.train.loss import IGNORED
 from codellama.train.recipe import Recipe
 from codellama.train.run import CorpusFolder

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 
 from codellama.checkpoint.reader import Reader
 from codellama.errors import CheckpointError, ConfigError, TrainingError
-from codellama.model.config import ModelConfig
-from codellama.model.transformer import AttentionMetadata, Transformer, init_weights
+from codellama.model.transformer import Transformer, init_weights
+from codellama.train.batch import batch_loss, batch_tensors, flop_per_token, model_config
 from codellama.train.data import Row, RowStream, Source
 from codellama.train.lora import adapt, merged, pack_base
-from codellama.train.loss import IGNORED, summed_loss
+from codellama.train.loss import IGNORED
 from codellama.train.optim import MuonAdamW
 from codellama.train.parallel import Objective, World, like, recompute_blocks, shard, whole
 from codellama.train.recipe import Recipe, Stage
@@ -69,6 +69,7 @@ class StepReport:
     progress: float
     eta_s: float | None
     skipped: bool
+    flop_per_token: float
     rows: dict[str, Any]  # where the step's rows begin in the stream of the stage
 
 
@@ -277,6 +278,7 @@ class Trainer:
         self._report(StepReport(stage.name, p.step, float(loss),
                                 (rate or stage.optimiser.adamw_lr) * factor, norm,
                                 n_learned / took, p.stage_tokens, done, left, skip,
+                                flop_per_token(self.model.cfg, stage.row_length),
                                 p.rows or {}))  # fmt: skip
         if p.skipped_in_a_row >= _MAX_SKIPPED:
             raise TrainingError(
@@ -362,32 +364,6 @@ class Trainer:
         if self.world.rank == 0:
             save_state(self.out, self.progress.step, tensors, state)
         self.world.wait()
-
-
-def model_config(recipe: Recipe, stage: Stage) -> ModelConfig:
-    """The model of a recipe with the context and rotary base of one of its stages."""
-    return ModelConfig(
-        **asdict(recipe.model), max_seq_len=stage.row_length, rope_theta=stage.rope_theta
-    )
-
-
-def batch_tensors(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """tokens, positions and labels [B * L] and the attention mask [B, 1, L, L] of some rows."""
-    tokens, positions, labels, document = (
-        torch.stack([torch.from_numpy(getattr(row, name)) for row in rows])
-        for name in ("tokens", "positions", "labels", "document")
-    )
-    mask = (document[:, :, None] == document[:, None, :]).tril()[:, None]
-    return tokens.flatten(), positions.flatten(), labels.flatten(), mask
-
-
-def batch_loss(
-    model: Transformer, tokens: Tensor, positions: Tensor, labels: Tensor, mask: Tensor
-) -> Tensor:
-    """The loss of rows, summed over what is learned from; see `batch_tensors`."""
-    attn = AttentionMetadata(starts=(), row_length=mask.shape[-1], mask=mask)
-    hidden = model(tokens, positions, attn)
-    return summed_loss(hidden, model.lm_head.weight, labels)
 
 
 def _share_done(p: Progress, stage: Stage, budget_s: float | None) -> float:

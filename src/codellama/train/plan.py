@@ -1,18 +1,11 @@
-"""What a recipe would cost: steps, arithmetic, hours of a device, energy and carbon.
-
-    FLOP per token = 6 * (parameters that multiply) + 6 * layers * heads * head_dim * T
-
-Every parameter but the embedding table multiplies a token twice forwards and four times backwards;
-the second term is causal attention over rows of T tokens (half of what a full square would be).
-"""
+"""What a recipe would cost: steps, arithmetic, hours of a device, energy and carbon."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from codellama.model.config import ModelConfig
-from codellama.train.loop import model_config
+from codellama.train.batch import flop_per_token, model_config
 from codellama.train.recipe import Recipe
 
 STATE_BYTES_PER_PARAM = 16  # float32 weight, gradient and two moments
@@ -50,13 +43,6 @@ class StagePlan:
     tokens_per_step: int
     steps: int
     flop: float
-
-
-def flop_per_token(config: ModelConfig, row_length: int) -> float:
-    """Forwards and backwards, without what recomputation adds."""
-    table = 0 if config.tie_embeddings else config.vocab_size * config.dim
-    multiplying = config.n_params - table
-    return 6 * multiplying + 6 * config.n_layers * config.n_heads * config.head_dim * row_length
 
 
 def plan(recipe: Recipe) -> list[StagePlan]:
