@@ -130,6 +130,17 @@ def test_every_part_is_read_once_an_epoch() -> None:
     assert sorted(order.tolist()) == list(range(len(stream._sources["python"])))
 
 
+def test_epochs_count_what_was_drawn() -> None:
+    stream = _stream(rate=0.0)
+    rows = iter(stream)
+    n_parts = len(stream._sources["python"])
+    while stream.state()["window"] < 2:
+        next(rows)
+    drawn = stream.state()["cursors"]["python"]
+    assert drawn > 0
+    assert stream.epochs() == {"python": drawn / n_parts}
+
+
 def test_an_answer_is_learned_from_and_its_question_is_not() -> None:
     talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": " yo "}]
     source = ChatSource([talk], lambda m: [1, *T.encode(m[-1]["content"])], T)

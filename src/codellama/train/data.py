@@ -138,6 +138,10 @@ class RowStream:
         self._cursors = dict(state["cursors"])
         self._rows = []
 
+    def epochs(self) -> dict[str, float]:
+        """How often each source has been read, up to the present window."""
+        return {name: n / len(self._sources[name]) for name, n in self._cursors.items()}
+
     def __iter__(self) -> Iterator[Row]:
         while True:
             if not self._rows:

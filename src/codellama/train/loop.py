@@ -232,6 +232,8 @@ class Trainer:
             if self.world.agree(time.monotonic() - saved > self.recipe.save_every_s):
                 self._save()
                 saved = time.monotonic()
+        read = ", ".join(f"{name} {n:.2f} times" for name, n in rows.epochs().items())
+        self._note(f"stage {stage.name}: {p.stage_tokens:,} tokens learned from; read {read}")
         return not self._stopping
 
     def _stop_together(self) -> bool:
