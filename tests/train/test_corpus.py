@@ -149,6 +149,20 @@ def test_decontamination_drops_what_shares_text(
     assert all(r["shared"] for r in records)
 
 
+def test_the_report_adds_up(corpus_folder: Path) -> None:
+    report = json.loads((corpus_folder / "report.json").read_text())
+    manifest = [json.loads(s) for s in (corpus_folder / "manifest.jsonl").read_text().splitlines()]
+    for outcome, lines in (
+        ("kept", [r for r in manifest if r["dropped"] is None]),
+        ("dropped", [r for r in manifest if r["dropped"] is not None]),
+    ):
+        unit = "documents" if outcome == "kept" else "files"
+        entries = {k: e for k, e in report[outcome].items() if not k.endswith(" function")}
+        assert sum(entry[unit] for entry in entries.values()) == len(lines) > 0
+        assert sum(e["bytes"] for e in entries.values()) == sum(r["n_bytes"] for r in lines)
+    assert {"licence", "does not parse", "generated", "duplicate"} <= set(report["dropped"])
+
+
 def test_near_duplicates_go_and_held_out_files_stay(tmp_path: Path) -> None:
     text = module(1, n_functions=30)
     other = module(2, n_functions=30)

@@ -102,9 +102,28 @@ class Corpus:
         """How many files were dropped for each reason."""
         return Counter(f.dropped for f in self.files if f.dropped)
 
+    def report(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Counts and bytes: of what was kept, by split and kind, and of what was not, by reason."""
+        kept: dict[str, dict[str, int]] = {}
+        for d in self.documents:
+            entry = kept.setdefault(f"{d.split} {d.kind}", {"documents": 0, "bytes": 0})
+            entry["documents"] += 1
+            entry["bytes"] += len(d.text.encode())
+        dropped: dict[str, dict[str, int]] = {}
+        for f in self.files:
+            if f.dropped:
+                entry = dropped.setdefault(f.dropped, {"files": 0, "bytes": 0})
+                entry["files"] += 1
+                entry["bytes"] += f.n_bytes
+        return {"kept": dict(sorted(kept.items())), "dropped": dict(sorted(dropped.items()))}
+
     def save(self, folder: Path) -> None:
-        """Writes `documents`, `manifest`, `projects` and `decontamination`, all `.jsonl`."""
+        """Writes `documents`, `manifest`, `projects` and `decontamination`, all `.jsonl`, and the
+        report.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        report = json.dumps(self.report(), indent=1)
+        (folder / "report.json").write_text(report + "\n", encoding="utf-8")
         for name, records in (("documents", self.documents), ("manifest", self.files),
                               ("projects", self.projects),
                               ("decontamination", self.contaminated)):  # fmt: skip
