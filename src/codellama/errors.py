@@ -6,6 +6,7 @@
     ├── PromptError        text that cannot become a prompt
     ├── RequestError       a request that can never be served
     │   └── ContextTooLong
+    ├── TrainingError      a training run that cannot go on
     ├── OutOfMemory        the key/value cache or the machine is too small
     ├── EngineFailed       a process with an engine in it cannot go on
     └── MissingExtra       an optional part of the package is not installed
@@ -48,6 +49,10 @@ class RequestError(CodeLlamaError):
 
 class ContextTooLong(RequestError):
     """Prompt and answer do not fit the context."""
+
+
+class TrainingError(CodeLlamaError):
+    """A training run that cannot go on as it is set up."""
 
 
 class OutOfMemory(CodeLlamaError):

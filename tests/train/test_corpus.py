@@ -12,7 +12,14 @@ import pytest
 
 from codellama.errors import ConfigError
 from codellama.train.build import BuildSettings, build
-from codellama.train.corpus import Document, file_reason, functions, read_documents, scrub
+from codellama.train.corpus import (
+    Document,
+    build_corpus,
+    file_reason,
+    functions,
+    read_documents,
+    scrub,
+)
 from codellama.train.decontaminate import Fingerprints
 from codellama.train.licences import licence_of
 from codellama.train.sources import SourceList, collect
@@ -135,12 +142,69 @@ def test_decontamination_drops_what_shares_text(
     dropped = {f.path for f in corpus.files if f.dropped == "evaluation data"}
     assert "alpha/part5.py" in dropped
     assert not any("part5.py" in d.path for d in corpus.documents)
+    report = (tmp_path / "out" / "decontamination.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in report]
+    assert {r["path"] for r in records} == dropped
+    assert {r["problem"] for r in records} == {"eval.jsonl:1"}
+    assert all(r["shared"] for r in records)
+
+
+def test_the_report_adds_up(corpus_folder: Path) -> None:
+    report = json.loads((corpus_folder / "report.json").read_text())
+    manifest = [json.loads(s) for s in (corpus_folder / "manifest.jsonl").read_text().splitlines()]
+    for outcome, lines in (
+        ("kept", [r for r in manifest if r["dropped"] is None]),
+        ("dropped", [r for r in manifest if r["dropped"] is not None]),
+    ):
+        unit = "documents" if outcome == "kept" else "files"
+        entries = {k: e for k, e in report[outcome].items() if not k.endswith(" function")}
+        assert sum(entry[unit] for entry in entries.values()) == len(lines) > 0
+        assert sum(e["bytes"] for e in entries.values()) == sum(r["n_bytes"] for r in lines)
+    assert {"licence", "does not parse", "generated", "duplicate"} <= set(report["dropped"])
+
+
+def test_near_duplicates_go_and_held_out_files_stay(tmp_path: Path) -> None:
+    text = module(1, n_functions=30)
+    other = module(2, n_functions=30)
+    near = text + "\n\ndef one_more(x):\n    return x\n"
+    make_wheel(tmp_path, "alpha", "1.0", "MIT",
+               {"a.py": text, "b.py": near, "c.py": other, "d.py": module(3, 30)})  # fmt: skip
+    make_wheel(tmp_path, "forbidden", "2.0", "GPL-3.0-only", {})
+    make_wheel(tmp_path, "omega", "0.1", "BSD-3-Clause", {"m.py": other + "\n\nx = 1\n"})
+    path = tmp_path / "sources.toml"
+    path.write_text(SOURCES)
+    corpus = build_corpus(collect(SourceList.read(path), tmp_path), Fingerprints(), 1.0)
+    files = {f.path: f.dropped for f in corpus.files if f.path.endswith(".py")}
+    assert files == {
+        "alpha/a.py": None,
+        "alpha/b.py": "near duplicate",
+        "alpha/c.py": "near a held-out file",
+        "alpha/d.py": None,
+        "omega/m.py": None,
+    }
+
+
+def test_a_function_is_trained_on_once_and_not_when_held_out(tmp_path: Path) -> None:
+    shared, held = (
+        f'\n\ndef {name}(x):\n    """Say what x is."""\n    return {name}s[x]\n'
+        for name in ("first", "second")
+    )
+    files = {"a.py": module(1) + shared + held, "b.py": module(2) + shared}
+    make_wheel(tmp_path, "alpha", "1.0", "MIT", files)
+    make_wheel(tmp_path, "forbidden", "2.0", "GPL-3.0-only", {})
+    make_wheel(tmp_path, "omega", "0.1", "BSD-3-Clause", {"m.py": module(3) + held})
+    path = tmp_path / "sources.toml"
+    path.write_text(SOURCES)
+    corpus = build_corpus(collect(SourceList.read(path), tmp_path), Fingerprints(), 1.0)
+    taken = [(d.split, d.text[4:10]) for d in corpus.documents if "s[x]" in d.text[:80]]
+    assert sorted(taken) == [("train", "first("), ("val-pkg", "second")]
 
 
 def test_fingerprints_leave_plain_runs_alone() -> None:
     marks = Fingerprints()
-    marks.add("for i in range(len(x)):\n    for j in range(len(x)):\n        x[i] = x[j]\n")
-    assert not marks.match("for i in range(len(x)):\n    for j in range(len(x)):\n        pass\n")
+    marks.add("for i in range(len(x)):\n    for j in range(len(x)):\n        x[i] = x[j]\n", "a:1")
+    plain = "for i in range(len(x)):\n    for j in range(len(x)):\n        pass\n"
+    assert marks.match(plain) is None
 
 
 def test_an_unreadable_evaluation_file_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -128,6 +130,17 @@ def test_every_part_is_read_once_an_epoch() -> None:
     assert sorted(order.tolist()) == list(range(len(stream._sources["python"])))
 
 
+def test_epochs_count_what_was_drawn() -> None:
+    stream = _stream(rate=0.0)
+    rows = iter(stream)
+    n_parts = len(stream._sources["python"])
+    while stream.state()["window"] < 2:
+        next(rows)
+    drawn = stream.state()["cursors"]["python"]
+    assert drawn > 0
+    assert stream.epochs() == {"python": drawn / n_parts}
+
+
 def test_an_answer_is_learned_from_and_its_question_is_not() -> None:
     talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": " yo "}]
     source = ChatSource([talk], lambda m: [1, *T.encode(m[-1]["content"])], T)
@@ -139,3 +152,31 @@ def test_an_answer_is_learned_from_and_its_question_is_not() -> None:
 def test_an_empty_source_is_refused() -> None:
     with pytest.raises(ConfigError, match="'text', which has no documents"):
         RowStream({}, {"text": 1.0}, 8, 0)
+
+
+def test_line_rate_decides_how_parts_are_cut() -> None:
+    text = "\n".join(f"value_{i} = {i}" for i in range(20))
+    document = Document("p", "a.py", "train", "python", text)
+    table = chunk_table([document], 1024, lambda lines: [T.encode(line) for line in lines])
+
+    def share(line_rate: float) -> float:
+        source = TextSource([document], table, T, 1.0, line_rate)
+        found = [source.sample(0, str(i)).ids for i in range(400)]
+        after = [ids[ids.index(T.suffix_id) + 1] for ids in found]
+        return sum(i in (T.middle_id, T.encode_bare("\n")[0]) for i in after) / len(found)
+
+    assert share(1.0) == 1.0
+    assert share(0.0) < 0.3
+    assert 0.4 < share(0.5) < 0.8
+
+
+def test_parts_kept_for_another_tokenizer_are_not_used(tmp_path: Path) -> None:
+    document = Document("p", "a.py", "train", "python", "x = 1\n" * 100)
+
+    def table(per_line: int, digest: str) -> int:
+        encode = lambda lines: [[3] * per_line for _ in lines]  # noqa: E731
+        return len(chunk_table([document], 64, encode, (tmp_path, digest)))
+
+    first = table(4, "one")
+    assert table(9, "one") == first  # from the folder
+    assert table(9, "two") > first

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codellama.errors import ConfigError
-from codellama.train.infilling import infilled, split
+from codellama.train.infilling import infilled, split, split_lines
 from fakes import ByteTokenizer
 
 T = ByteTokenizer()
@@ -23,6 +23,23 @@ def _between(ids: list[int], first: int, last: int) -> list[int]:
 @given(text=TEXTS, seed=st.integers(0, 10_000))
 def test_split_rejoins(text: str, seed: int) -> None:
     assert "".join(split(text, Random(seed))) == text
+
+
+@given(text=st.text(st.sampled_from("ab \n"), max_size=40), seed=st.integers(0, 10_000))
+def test_line_cuts_rejoin_and_end_with_a_line(text: str, seed: int) -> None:
+    prefix, middle, suffix = split_lines(text, Random(seed))
+    assert prefix + middle + suffix == text
+    if text.strip():
+        assert suffix == "" or suffix.startswith("\n")
+
+
+def test_most_line_cuts_hide_one_line_and_half_hide_it_whole() -> None:
+    text = "\n".join(f"    line {i}" for i in range(100))
+    cuts = [split_lines(text, Random(seed)) for seed in range(3000)]
+    single = [c for c in cuts if "\n" not in c[1]]
+    assert 0.63 < len(single) / len(cuts) < 0.70
+    whole = [c for c in cuts if c[0] == "" or c[0].endswith("\n")]
+    assert 0.50 < len(whole) / len(cuts) < 0.60  # a cut within may fall on the start
 
 
 @given(text=TEXTS, seed=st.integers(0, 10_000))

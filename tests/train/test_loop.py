@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from codellama.errors import CheckpointError
+from codellama import checkpoint
+from codellama.errors import CheckpointError, ConfigError, TrainingError
+from codellama.train.batch import batch_loss, batch_tensors
 from codellama.train.data import Sample, pack
-from codellama.train.loop import StepReport, Trainer, batch_loss, batch_tensors
+from codellama.train.export import export
+from codellama.train.loop import StepReport, Trainer
 from codellama.train.recipe import Recipe
 from codellama.train.run import CorpusFolder
 from train_corpus import RECIPES
@@ -114,6 +117,45 @@ def test_a_bad_step_is_left_out(
     assert trainer.run()
     assert [s.step for s in steps if s.skipped] == [3]
     assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+
+
+def test_three_bad_steps_in_a_row_stop_the_run(
+    corpus: CorpusFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[StepReport] = []
+    trainer = _trainer(corpus, tmp_path, steps.append)
+    honest = trainer._loss
+    monkeypatch.setattr(
+        trainer, "_loss", lambda *a: honest(*a) * (float("nan") if len(steps) >= 2 else 1.0)
+    )
+    before = {name: weight.clone() for name, weight in trainer.weights().items()}
+    with pytest.raises(TrainingError, match=r"stage code: 3 steps in a row .* step 5"):
+        trainer.run()
+    assert [s.skipped for s in steps] == [False, False, True, True, True]
+    assert steps[-1].rows["row"] == 16  # where in the window the bad rows begin
+    assert all(torch.isfinite(t).all() for t in trainer.weights().values())
+    assert any(not torch.equal(t, before[n]) for n, t in trainer.weights().items())
+
+
+def test_a_run_starts_from_a_model(corpus: CorpusFolder, tmp_path: Path) -> None:
+    first = _trainer(corpus, tmp_path / "first", overrides=(*SHORT, "seed=5"))
+    export(first.recipe, first.weights(), corpus.tokenizer, tmp_path / "model", dtype="F32")
+    second = _trainer(corpus, tmp_path / "second")
+    reader = checkpoint.open(tmp_path / "model")
+    second.start_from(reader)
+    for name, weight in first.weights().items():
+        assert torch.equal(second.weights()[name], weight), name
+    other = _trainer(corpus, tmp_path / "other", overrides=(*SHORT, "model.n_layers=1"))
+    with pytest.raises(ConfigError, match="`n_layers` is 2, and micro has 1"):
+        other.start_from(reader)
+    larger = _trainer(corpus, tmp_path / "larger", overrides=(*SHORT, "model.vocab_size=514"))
+    larger.start_from(reader)
+    rows, old = larger.weights()["embed_tokens.weight"], first.weights()["embed_tokens.weight"]
+    assert torch.equal(rows[:512], old)
+    torch.testing.assert_close(rows[512:], old.mean(0).expand(2, -1))
+    wide = _trainer(corpus, tmp_path / "wide", overrides=(*SHORT, "model.vocab_size=1024"))
+    with pytest.raises(ConfigError, match="a vocabulary of 512, and micro has 1024"):
+        wide.start_from(reader)
 
 
 def test_packed_equals_alone(corpus: CorpusFolder, tmp_path: Path) -> None:

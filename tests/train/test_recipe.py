@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from codellama.errors import ConfigError
 from codellama.train.recipe import Recipe, Schedule
@@ -32,6 +33,8 @@ def test_shipped_recipes_are_read(path: Path) -> None:
         (("python = 0.8", "python = 0.7"), "the mix adds up to 0.9"),
         (("infill_rate = 0.9", "infill_rate = 1.9"), "infill_rate 1.9"),
         (('kind = "adamw"', 'kind = "adam"'), "optimiser 'adam' is not known"),
+        (("rows_per_step = 4", "rows_per_step = 4\nrows_at_once = 3"), "4 rows .* into 3 at once"),
+        (("end = 0.2,", 'kind = "sine", end = 0.2,'), "schedule 'sine' is not known"),
         (("max_tokens = 60_000", "max_tokens = 0"), "`max_tokens` must be above zero"),
         (("row_length = 256", "row_length = 16"), "rows of 16 are too short"),
         (("[model]", "[model"), "cannot be read as TOML"),
@@ -70,6 +73,17 @@ def test_overrides() -> None:
         Recipe.read(MICRO, ("stages.9.max_tokens=77",))
     with pytest.raises(ConfigError, match="not of the form"):
         Recipe.read(MICRO, ("seed",))
+
+
+def test_cosine_schedule_is_torchs() -> None:
+    schedule = Schedule(kind="cosine", warmup_steps=0, end=1 / 30)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.SGD([weight], lr=1.0)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 100, eta_min=1 / 30)
+    for step in range(101):
+        assert schedule.factor(step, step / 100) == pytest.approx(reference.get_last_lr()[0])
+        optimiser.step()
+        reference.step()
 
 
 def test_schedule() -> None:

@@ -35,6 +35,7 @@ def test_build_train_resume_and_measure(
     assert captured.out == f"{run}/model\n"
     assert "stage chat is finished" in captured.err
     assert checkpoint.open(f"{run}/model").config.max_seq_len == 512
+    assert (tmp_path / "run/curves.svg").read_text().startswith("<svg")
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [e["stage"] for e in lines if e["event"] == "evaluation"] == ["code", "long", "chat"]
     assert all("val-pkg bits/byte" in e for e in lines if e["event"] == "evaluation")

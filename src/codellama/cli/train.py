@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING, TextIO
 from codellama.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
+    from codellama.model.transformer import Transformer
     from codellama.train.loop import StepReport
+    from codellama.train.parallel import World
+    from codellama.train.recipe import Recipe
+    from codellama.train.run import CorpusFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, help="folder of the run (default: build/RECIPE'S NAME)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="MODEL",
+        help="start from these weights (a path or a hub name), not from random ones",
+    )
     parser.add_argument("--corpus", type=Path, help="corpus folder, in place of the recipe's")
     parser.add_argument(
         "--set",
@@ -34,6 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         dest="overrides",
         help="change one value of the recipe, e.g. stages.0.max_tokens=1000000",
+    )
+    parser.add_argument(
+        "--effects",
+        action="store_true",
+        help="measure after every stage what only that stage should bring down, and draw it",
+    )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="print steps, arithmetic, A100 hours and carbon, and train nothing",
     )
     parser.add_argument(
         "--time-budget", type=float, metavar="MIN", help="minutes for all stages together"
@@ -47,9 +67,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if importlib.util.find_spec("torch") is None:
         raise MissingExtra("`codellama train`", "train")
-    from codellama.train.export import export
-    from codellama.train.loop import Trainer
-    from codellama.train.measure import BitsPerByte
+    from codellama.train.parallel import world
     from codellama.train.recipe import Recipe
     from codellama.train.run import CorpusFolder
     from codellama.train.state import holds_run
@@ -57,6 +75,11 @@ def run(args: argparse.Namespace) -> int:
     recipe = Recipe.read(args.recipe, tuple(args.overrides))
     if args.time_budget is not None:
         recipe = dataclasses.replace(recipe, time_budget_min=args.time_budget)
+    if args.plan:
+        from codellama.train.plan import Device, table
+
+        print(table(recipe, Device()))
+        return 0
     out: Path = args.out or Path("build") / recipe.name
     corpus = CorpusFolder(args.corpus or recipe.corpus)
     if not args.resume and holds_run(out):
@@ -64,30 +87,79 @@ def run(args: argparse.Namespace) -> int:
             f"{out} already holds a run",
             hint="go on with it by --resume, or give another --out",
         )
+    if recipe.lora is not None and args.start is None:
+        raise ConfigError(
+            f"{recipe.name} trains adapters of a model, and none is given",
+            hint="name it by --from; with --resume too, since checkpoints hold the adapters only",
+        )
+    if args.resume and args.start is not None and recipe.lora is None:
+        raise ConfigError("--from starts a run and --resume goes on with one: give either")
     out.mkdir(parents=True, exist_ok=True)
+    with world() as processes, _log(out, processes.rank) as log:
+        return _train(args, recipe, out, corpus, processes, _ProgressLine(log))
+
+
+def _log(out: Path, rank: int) -> TextIO:
+    """The run's log; only the first process keeps one."""
+    return (out / "log.jsonl" if rank == 0 else Path(os.devnull)).open("a", encoding="utf-8")
+
+
+def _train(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    out: Path,
+    corpus: CorpusFolder,
+    processes: World,
+    progress: _ProgressLine,
+) -> int:
+    from codellama import checkpoint
+    from codellama.checkpoint.hub import resolve
+    from codellama.train.effects import Effects, read_stages, svg, table
+    from codellama.train.export import export
+    from codellama.train.loop import Trainer
+    from codellama.train.measure import BitsPerByte
+
     held_out = corpus.documents("val-pkg", "python")
     measures = {}
-    if held_out:
+    if held_out and processes.size == 1:
         length = min(stage.row_length for stage in recipe.stages)
         measures["val-pkg bits/byte"] = BitsPerByte(held_out, corpus.tokenizer, length, 128)
-    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
-        progress = _ProgressLine(log)
-        trainer = Trainer(
-            recipe,
-            out,
-            corpus.sources,
-            evaluate=lambda model: {n: m(model, bf16=recipe.bf16) for n, m in measures.items()},
-            report=progress.report,
-            note=progress.note,
-        )
-        if args.resume and not trainer.resume():
-            progress.note(f"{out} holds no checkpoint; starting from the beginning")
-        finished = trainer.run()
+    is_first = processes.rank == 0
+    effects = Effects(corpus, recipe) if args.effects and processes.size == 1 else None
+
+    def evaluate(model: Transformer) -> dict[str, float]:
+        figures = {name: m(model, bf16=recipe.bf16) for name, m in measures.items()}
+        return figures | (effects(model) if effects is not None else {})
+
+    trainer = Trainer(
+        recipe,
+        out,
+        corpus.sources,
+        evaluate=evaluate,
+        report=progress.report if is_first else lambda _: None,
+        note=progress.note if is_first else lambda _: None,
+        world=processes,
+    )
+    if args.start is not None:
+        trainer.start_from(checkpoint.open(resolve(args.start)))
+    if args.resume and not trainer.resume() and is_first:
+        progress.note(f"{out} holds no checkpoint; starting from the beginning")
+    finished = trainer.run()
+    weights = trainer.weights()
+    if is_first:
+        progress.draw(out, recipe.name)
+    if effects is not None and finished:
+        stages = read_stages(out / "log.jsonl")
+        progress.note(table(stages))
+        picture = svg(stages, f"{recipe.name}: held-out loss, nats a token")
+        (out / "effects.svg").write_text(picture, encoding="utf-8")
+    if not is_first:
+        return 0 if finished else 130
     if not finished:
         print(f"stopped; go on with: codellama train {args.recipe} --out {out} --resume",
               file=sys.stderr)  # fmt: skip
         return 130
-    export(recipe, dict(trainer.model.named_parameters()), corpus.tokenizer, out / "model")
+    export(recipe, weights, corpus.tokenizer, out / "model")
     print(out / "model")
     return 0
 
@@ -117,12 +189,20 @@ class _ProgressLine:
         line = (
             f"{step.stage} {step.progress:4.0%}  step {step.step}  loss {step.loss:.3f} "
             f"(~{self._loss:.3f})  lr {step.lr:.2g}  |g| {step.grad_norm:.2f}  "
-            f"{self._speed:,.0f} tok/s{eta}"
+            f"{self._speed:,.0f} tok/s, {self._speed * step.flop_per_token / 1e9:,.0f} GFLOP/s{eta}"
         )
         end = "" if self._is_terminal else "\n"
         print(
             f"\r\033[K{line}" if self._is_terminal else line, end=end, file=sys.stderr, flush=True
         )
+
+    def draw(self, out: Path, title: str) -> None:
+        """Writes the curves of the whole log."""
+        from codellama.train.curves import Log, svg
+
+        self._log.flush()
+        picture = svg(Log.read(out / "log.jsonl"), title)
+        (out / "curves.svg").write_text(picture, encoding="utf-8")
 
     def note(self, text: str) -> None:
         print(f"\n{text}" if self._is_terminal else text, file=sys.stderr, flush=True)

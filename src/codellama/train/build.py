@@ -12,7 +12,7 @@ from random import Random
 from codellama.train.conversations import HandWritten, make_conversations
 from codellama.train.corpus import Corpus, build_corpus
 from codellama.train.decontaminate import Fingerprints
-from codellama.train.sources import Distribution
+from codellama.train.sources import Collection
 from codellama.train.vocabulary import train_tokenizer
 
 TOKENIZER_CHARS = 16_000_000  # more text than this changes little and takes longer
@@ -32,7 +32,7 @@ class BuildSettings:
 
 
 def build(
-    distributions: Sequence[Distribution],
+    distributions: Sequence[Collection],
     out: Path,
     settings: BuildSettings,
     note: Callable[[str], None] = lambda _: None,
@@ -69,7 +69,7 @@ def build(
     return corpus
 
 
-def _notice(distributions: Sequence[Distribution]) -> str:
+def _notice(distributions: Sequence[Collection]) -> str:
     """The projects trained on with their licence texts, each text once."""
     owners: dict[str, list[str]] = {}
     lines = ["The model was trained on text of these projects.", ""]

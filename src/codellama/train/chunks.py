@@ -48,16 +48,21 @@ def chunk_table(
     documents: Sequence[Document],
     row_length: int,
     encode_lines: Callable[[list[str]], list[list[int]]],
-    cache: Path | None = None,
+    cache: tuple[Path, str] | None = None,
 ) -> Chunks:
-    """The parts of all documents, in order; kept in `cache` under the texts' digest."""
+    """The parts of all documents, in order.
+
+    With `cache`, a folder and the tokenizer's digest, they are kept there under the digest of both
+    texts and tokenizer.
+    """
     limit = row_length - _MARGIN
     path = None
     if cache is not None:
-        digest = hashlib.sha256(str(limit).encode())
+        folder, tokenizer = cache
+        digest = hashlib.sha256(f"{limit} {tokenizer}".encode())
         for document in documents:
             digest.update(document.text.encode())
-        path = cache / f"chunks-{row_length}-{digest.hexdigest()[:16]}.npy"
+        path = folder / f"chunks-{row_length}-{digest.hexdigest()[:16]}.npy"
         if path.exists():
             return np.load(path)  # type: ignore[no-any-return]
     rows: list[tuple[int, int, int, int]] = []

@@ -110,6 +110,13 @@ def make_conversations(
     return made
 
 
+def about_functions(documents: Sequence[Document], seed: int) -> Iterator[Conversation]:
+    """One conversation about each function that lends itself to it, in order."""
+    random = Random(seed)
+    for document in documents:
+        yield from _about(document, random)
+
+
 def _about(document: Document, random: Random, max_chars: int = 900) -> Iterator[Conversation]:
     """At most one conversation about a function of the corpus."""
     with warnings.catch_warnings():

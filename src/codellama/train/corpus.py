@@ -1,7 +1,8 @@
 """Files of collected projects -> clean documents, and a manifest that accounts for every file.
 
-The order is fixed: licence gate, file filter, scrub, exact duplicates, decontamination, one
-project's share. Nothing is random, so the same archives give the same corpus, byte for byte.
+The order is fixed: licence gate, file filter, scrub, exact duplicates, decontamination, near
+duplicates, one project's share. Nothing is random, so the same archives give the same corpus, byte
+for byte.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from codellama.train.decontaminate import Fingerprints
 from codellama.train.licences import names_foreign_licence
-from codellama.train.sources import Distribution
+from codellama.train.near import NearDuplicates
+from codellama.train.sources import Collection
 
 _SKIPPED_FOLDERS = frozenset(
     {"test", "tests", "testing", "testdata", "test_data", "locale", "locales", "migrations"}
@@ -39,7 +41,8 @@ class Document:
     """One cleaned text and where it comes from.
 
     `kind` is "python" for a file, "text" for a project's long description and "function" for a
-    documented function taken out of a file and dedented.
+    documented function taken out of a file and dedented; "code", other languages, and "prose" come
+    from sources of one's own.
     """
 
     project: str
@@ -77,22 +80,53 @@ class ProjectRecord:
 
 
 @dataclass(frozen=True)
+class ContaminationRecord:
+    """A file that was dropped since it shares text with an evaluation problem."""
+
+    project: str
+    path: str
+    problem: str
+    shared: str
+
+
+@dataclass(frozen=True)
 class Corpus:
-    """Documents, and the two levels of the manifest."""
+    """Documents, the two levels of the manifest, and what decontamination found."""
 
     documents: tuple[Document, ...]
     files: tuple[FileRecord, ...]
     projects: tuple[ProjectRecord, ...]
+    contaminated: tuple[ContaminationRecord, ...] = ()
 
     def dropped(self) -> Counter[str]:
         """How many files were dropped for each reason."""
         return Counter(f.dropped for f in self.files if f.dropped)
 
+    def report(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Counts and bytes: of what was kept, by split and kind, and of what was not, by reason."""
+        kept: dict[str, dict[str, int]] = {}
+        for d in self.documents:
+            entry = kept.setdefault(f"{d.split} {d.kind}", {"documents": 0, "bytes": 0})
+            entry["documents"] += 1
+            entry["bytes"] += len(d.text.encode())
+        dropped: dict[str, dict[str, int]] = {}
+        for f in self.files:
+            if f.dropped:
+                entry = dropped.setdefault(f.dropped, {"files": 0, "bytes": 0})
+                entry["files"] += 1
+                entry["bytes"] += f.n_bytes
+        return {"kept": dict(sorted(kept.items())), "dropped": dict(sorted(dropped.items()))}
+
     def save(self, folder: Path) -> None:
-        """Writes `documents.jsonl`, `manifest.jsonl` and `projects.jsonl`."""
+        """Writes `documents`, `manifest`, `projects` and `decontamination`, all `.jsonl`, and the
+        report.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        report = json.dumps(self.report(), indent=1)
+        (folder / "report.json").write_text(report + "\n", encoding="utf-8")
         for name, records in (("documents", self.documents), ("manifest", self.files),
-                              ("projects", self.projects)):  # fmt: skip
+                              ("projects", self.projects),
+                              ("decontamination", self.contaminated)):  # fmt: skip
             with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as out:
                 for record in records:
                     out.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
@@ -106,12 +140,13 @@ def read_documents(folder: Path) -> Iterator[Document]:
 
 
 def build_corpus(
-    distributions: Sequence[Distribution], fingerprints: Fingerprints, max_share: float
+    distributions: Sequence[Collection], fingerprints: Fingerprints, max_share: float
 ) -> Corpus:
     """Runs the whole pipeline. Functions are taken from the files that remain at its end."""
     seen: set[str] = set()
     kept: dict[str, list[tuple[Document, FileRecord]]] = {}
     files: list[FileRecord] = []
+    contaminated: list[ContaminationRecord] = []
     for distribution in distributions:
         kept[distribution.name] = []
         for path, raw in distribution.files():
@@ -119,19 +154,24 @@ def build_corpus(
             text, reason = _clean(distribution, path, raw)
             if reason is None and hashlib.sha256(text.encode()).hexdigest() in seen:
                 reason = "duplicate"
-            if reason is None and distribution.split == "train" and fingerprints.match(text):
-                reason = "evaluation data"
+            if reason is None and distribution.split == "train":
+                match = fingerprints.match(text)
+                if match is not None:
+                    reason = "evaluation data"
+                    contaminated.append(ContaminationRecord(distribution.name, path, match.problem,
+                                                            match.shared))  # fmt: skip
             if reason is not None:
                 files.append(FileRecord(distribution.name, path, digest, len(raw), None, reason))
                 continue
             seen.add(hashlib.sha256(text.encode()).hexdigest())
-            kind = "python" if path.endswith(".py") else "text"
+            kind = distribution.kind_of(path)
             split = distribution.split
             if split == "train" and _hash(path) % 100 == 0:
                 split = "val-file"
             document = Document(distribution.name, path, split, kind, text)
             record = FileRecord(distribution.name, path, digest, len(raw), split, None)
             kept[distribution.name].append((document, record))
+    files += _drop_near(kept)
     total = sum(len(d.text) for entries in kept.values() for d, _ in entries)
     documents: list[Document] = []
     for name, entries in kept.items():
@@ -141,13 +181,16 @@ def build_corpus(
         files += [FileRecord(r.project, r.path, r.sha256, r.n_bytes, None, "over its share")
                   for _, r in over]  # fmt: skip
         documents += [d for d, _ in within]
-    documents += [f for d in documents if d.kind == "python" for f in functions(d)]
+    documents += _distinct(f for d in documents if d.kind == "python" for f in functions(d))
     projects = tuple(_project_record(d, files, kept[d.name]) for d in distributions)
-    return Corpus(tuple(documents), tuple(files), projects)
+    return Corpus(tuple(documents), tuple(files), projects, tuple(contaminated))
 
 
-def file_reason(path: str, text: str) -> str | None:
-    """Why a Python file is not worth training on, or None when it is."""
+def file_reason(path: str, text: str, *, must_parse: bool = True) -> str | None:
+    """Why a file of code is not worth training on, or None when it is.
+
+    Python must parse; of other languages nothing is known but what all code has in common.
+    """
     folders = set(Path(path).parts[:-1])
     name = Path(path).name
     is_test = name.startswith("test_") or name in ("conftest.py", "tests.py")
@@ -173,7 +216,7 @@ def file_reason(path: str, text: str) -> str | None:
         return "comments"
     if _SECRET.search(text):
         return "secret"
-    return None if _parse(text) is not None else "does not parse"
+    return "does not parse" if must_parse and _parse(text) is None else None
 
 
 def scrub(text: str) -> str:
@@ -205,7 +248,7 @@ def functions(document: Document, min_lines: int = 3, max_lines: int = 60) -> It
                            "function", text)  # fmt: skip
 
 
-def _clean(distribution: Distribution, path: str, raw: bytes) -> tuple[str, str | None]:
+def _clean(distribution: Collection, path: str, raw: bytes) -> tuple[str, str | None]:
     """The text to keep, and the reason not to keep it."""
     if distribution.licence is None and distribution.split == "train":
         return "", "licence"
@@ -213,12 +256,57 @@ def _clean(distribution: Distribution, path: str, raw: bytes) -> tuple[str, str 
         text = raw.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError:
         return "", "encoding"
-    if path.endswith(".py"):
-        if reason := file_reason(path, text):
+    kind = distribution.kind_of(path)
+    if kind in ("python", "code"):
+        if reason := file_reason(path, text, must_parse=kind == "python"):
             return "", reason
     elif not 500 <= len(text) <= 100_000 or "\u2581" in text or "\u263a" in text:
         return "", "size"
     return scrub(text), None
+
+
+def _drop_near(kept: dict[str, list[tuple[Document, FileRecord]]]) -> list[FileRecord]:
+    """Takes training files out of `kept` that are near a held-out file or an earlier one."""
+    known = NearDuplicates()
+    held_out = NearDuplicates()
+    signatures = {}
+    for entries in kept.values():
+        for document, _ in entries:
+            name = f"{document.project}/{document.path}"
+            signatures[name] = known.signature(document.text)
+            if document.split != "train":
+                held_out.add(name, signatures[name])
+    dropped = []
+    for project, entries in kept.items():
+        left = []
+        for document, record in entries:
+            name = f"{document.project}/{document.path}"
+            reason = None
+            if document.split == "train":
+                if held_out.find(signatures[name]) is not None:
+                    reason = "near a held-out file"
+                elif known.find(signatures[name]) is not None:
+                    reason = "near duplicate"
+                else:
+                    known.add(name, signatures[name])
+            if reason is None:
+                left.append((document, record))
+            else:
+                dropped.append(replace(record, split=None, dropped=reason))
+        kept[project] = left
+    return dropped
+
+
+def _distinct(found: Iterable[Document]) -> list[Document]:
+    """Functions to train on, each text once and none that is held out; held-out ones all."""
+    found = list(found)
+    seen = {f.text for f in found if f.split != "train"}
+    kept = []
+    for f in found:
+        if f.split != "train" or f.text not in seen:
+            kept.append(f)
+            seen.add(f.text)
+    return kept
 
 
 def _cap(
@@ -249,7 +337,7 @@ def _parse(text: str) -> ast.Module | None:
 
 
 def _project_record(
-    distribution: Distribution,
+    distribution: Collection,
     files: Iterable[FileRecord],
     kept: Sequence[tuple[Document, FileRecord]],
 ) -> ProjectRecord:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from codellama.errors import ConfigError
 from codellama.train.chunks import Chunks
 from codellama.train.corpus import Document
-from codellama.train.infilling import Encoder, Order, infilled, split
+from codellama.train.infilling import Encoder, Order, infilled, split, split_lines
 from codellama.train.loss import IGNORED
 
 WINDOW_IDS = 65_536
@@ -49,12 +49,16 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class TextSource:
-    """Parts of plain documents; `rate` of them become infilling documents."""
+    """Parts of plain documents; `rate` of them become infilling documents.
+
+    Of these, `line_rate` have a middle that ends with a line, the rest are cut anywhere.
+    """
 
     documents: Sequence[Document]
     chunks: Chunks
     tokenizer: Encoder
     rate: float
+    line_rate: float = 0.0
 
     def __len__(self) -> int:
         return len(self.chunks)
@@ -67,7 +71,8 @@ class TextSource:
         random = Random(key)
         if random.random() < self.rate:
             order: Order = random.choice(_ORDERS)
-            prefix, middle, suffix = split(part, random)
+            cut = split_lines if self.line_rate and random.random() < self.line_rate else split
+            prefix, middle, suffix = cut(part, random)
             return Sample(infilled(self.tokenizer, prefix, middle, suffix, order))
         ids = [self.tokenizer.bos_id, *self.tokenizer.encode(part)]
         return Sample([*ids, self.tokenizer.eos_id] if end == len(text) else ids)
@@ -132,6 +137,10 @@ class RowStream:
         self._window, self._row = state["window"], state["row"]
         self._cursors = dict(state["cursors"])
         self._rows = []
+
+    def epochs(self) -> dict[str, float]:
+        """How often each source has been read, up to the present window."""
+        return {name: n / len(self._sources[name]) for name, n in self._cursors.items()}
 
     def __iter__(self) -> Iterator[Row]:
         while True:

@@ -12,6 +12,7 @@ import gzip
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,19 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 _WORDS = re.compile(r"[a-z0-9']+")
 
 
+@dataclass(frozen=True)
+class Match:
+    """What a text shares with an evaluation problem: where the problem is, and the words."""
+
+    problem: str  # file and line, as "HumanEval.jsonl.gz:13"
+    shared: str
+
+
 class Fingerprints:
-    """The marks of a set of evaluation strings."""
+    """The marks of a set of evaluation strings, and the problem each was first seen in."""
 
     def __init__(self) -> None:
-        self._marks: set[int] = set()
+        self._marks: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self._marks)
@@ -47,32 +56,37 @@ class Fingerprints:
                 text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
                 name = path.name.removesuffix(".gz")
                 lines = text.splitlines() if name.endswith(".jsonl") else [text]
-                for line in lines:
+                for i, line in enumerate(lines, 1):
                     for string in _strings(json.loads(line)):
-                        found.add(string)
+                        found.add(string, f"{path.name}:{i}")
             except (OSError, ValueError) as error:
                 raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
         return found
 
-    def add(self, text: str) -> None:
+    def add(self, text: str, problem: str) -> None:
         """Takes the marks of one string."""
-        self._marks.update(_marks(text))
+        for mark, _ in _marks(text):
+            self._marks.setdefault(mark, problem)
 
-    def match(self, text: str) -> bool:
-        """Whether `text` shares a mark with the evaluation strings."""
-        return bool(self._marks) and any(mark in self._marks for mark in _marks(text))
+    def match(self, text: str) -> Match | None:
+        """The first mark that `text` shares with the evaluation strings."""
+        if self._marks:
+            for mark, words in _marks(text):
+                if mark in self._marks:
+                    return Match(self._marks[mark], " ".join(words))
+        return None
 
 
-def _marks(text: str) -> Iterator[int]:
+def _marks(text: str) -> Iterator[tuple[int, list[str]]]:
     tokens = _TOKEN.findall(text)
     for i in range(len(tokens) - RUN + 1):
         run = tokens[i : i + RUN]
         if len(set(run)) >= DISTINCT:
-            yield hash(("code", *run))
+            yield hash(("code", *run)), run
     for sentence in re.split(r"[.!?:]\s|\n\s*\n|>>>|\"\"\"", text):
         words = _WORDS.findall(sentence.lower())
         if 8 <= len(words) <= 60:
-            yield hash(("prose", *words))
+            yield hash(("prose", *words)), words
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -13,7 +13,7 @@ from codellama.checkpoint.save import Dtype, save_hf
 from codellama.model.config import ModelConfig
 from codellama.quant.formats import Format, Tensor
 from codellama.text.tokenizer import Tokenizer
-from codellama.train.loop import model_config
+from codellama.train.batch import model_config
 from codellama.train.recipe import CHAT, Recipe
 
 

@@ -4,6 +4,10 @@ Two cut points are drawn independently and uniformly over the characters of a do
 the documents become prefix-suffix-middle, half suffix-prefix-middle (Code Llama, arXiv 2308.12950,
 section 2.3). Prefix and middle of the second order are encoded as one text, so there no token is
 split at their border.
+
+Uniform cuts hide a third of the text on average and almost never just a line, which is what editors
+ask for. A model with little to learn from never meets that case, so a recipe may have some of its
+documents cut by `split_lines` in place of `split`.
 """
 
 from __future__ import annotations
@@ -39,6 +43,26 @@ def split(text: str, random: Random) -> tuple[str, str, str]:
     """Prefix, middle and suffix at two uniformly drawn positions; any of them may be empty."""
     a, b = sorted((random.randint(0, len(text)), random.randint(0, len(text))))
     return text[:a], text[a:b], text[b:]
+
+
+def split_lines(text: str, random: Random) -> tuple[str, str, str]:
+    """Prefix, middle and suffix; the middle ends where a line ends.
+
+    Half of the middles start where a line starts, half somewhere within it. Most are one line, and
+    each further line is added with a probability of one third. Text of blank lines is not cut out.
+    """
+    lines = text.split("\n")
+    full = [i for i, line in enumerate(lines) if line.strip()]
+    if not full:
+        return split(text, random)
+    first = last = random.choice(full)
+    while last + 1 < len(lines) and random.random() < 1 / 3:
+        last += 1
+    start = sum(len(line) + 1 for line in lines[:first])
+    end = start + sum(len(line) + 1 for line in lines[first : last + 1]) - 1
+    if random.random() < 0.5:
+        start += random.randint(0, len(lines[first]))
+    return text[:start], text[start:end], text[end:]
 
 
 def infilled(tokenizer: Encoder, prefix: str, middle: str, suffix: str, order: Order) -> list[int]:

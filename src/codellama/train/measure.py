@@ -11,11 +11,11 @@ import torch
 from codellama import checkpoint
 from codellama.checkpoint.hub import resolve
 from codellama.model.transformer import Transformer
+from codellama.train.batch import batch_loss, batch_tensors
 from codellama.train.chunks import chunk_table
 from codellama.train.corpus import Document
 from codellama.train.data import Sample, row
 from codellama.train.infilling import Encoder
-from codellama.train.loop import batch_loss, batch_tensors
 from codellama.train.loss import IGNORED
 
 

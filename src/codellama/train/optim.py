@@ -2,7 +2,8 @@
 
 Muon (Keller Jordan et al., 2024): momentum, then five Newton-Schulz steps that push the update's
 singular values towards one. Matrices of one shape are stacked, so that a step is a few batched
-products. AdamW: Loshchilov and Hutter, arXiv 1711.05101.
+products; sharded ones are gathered first, and every process does the same. AdamW: Loshchilov and
+Hutter, arXiv 1711.05101.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+
+from codellama.train.parallel import like, whole
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -39,7 +42,6 @@ class MuonAdamW:
 
     momentum_start, momentum, momentum_steps = 0.85, 0.95, 300
     betas = (0.9, 0.95)
-    eps = 1e-10
 
     def __init__(
         self,
@@ -49,8 +51,10 @@ class MuonAdamW:
         muon_lr: float,
         adamw_lr: float,
         weight_decay: float,
+        eps: float = 1e-10,
     ) -> None:
         self.muon_lr, self.adamw_lr, self.weight_decay = muon_lr, adamw_lr, weight_decay
+        self.eps = eps
         self.steps = 0
         self._adamw: dict[str, nn.Parameter] = {}
         self._muon: dict[tuple[int, ...], dict[str, nn.Parameter]] = defaultdict(dict)
@@ -80,13 +84,14 @@ class MuonAdamW:
                 assert parameter.grad is not None, f"{name} has no gradient"
                 buffer = self._state[f"{name}.momentum"]
                 buffer.lerp_(parameter.grad, 1 - momentum)
-                updates.append(parameter.grad.lerp(buffer, momentum))  # Nesterov
+                updates.append(whole(parameter.grad.lerp(buffer, momentum)))  # Nesterov
             lr = self.muon_lr * factor
             scale = lr * max(1.0, shape[0] / shape[1]) ** 0.5
             for parameter, update in zip(
                 group.values(), orthogonalised(torch.stack(updates)), strict=True
             ):
-                parameter.mul_(1 - lr * self.weight_decay).sub_(update, alpha=scale)
+                parameter.mul_(1 - lr * self.weight_decay)
+                parameter.sub_(like(update, parameter), alpha=scale)
         lr = self.adamw_lr * factor
         beta1, beta2 = self.betas
         for name, parameter in self._adamw.items():

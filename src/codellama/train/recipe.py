@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -21,7 +22,7 @@ from codellama.errors import ConfigError
 T = TypeVar("T")
 
 MIN_ROW_LENGTH = 32  # shorter rows have no room for the markers and some text
-KINDS = ("python", "function", "text")  # sources a mix may name: documents of the corpus
+KINDS = ("python", "function", "code", "text", "prose")  # documents a mix may name
 CHAT = "chat"  # and its conversations
 
 
@@ -112,12 +113,18 @@ class Optimiser:
     adamw_lr: float = 0.004
     weight_decay: float = 0.05
     clip: float = 1.0
+    eps: float = 1e-10  # AdamW's
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """`[stages.schedule]`: warm-up, constant, then a linear fall over the last `decay` share."""
+    """`[stages.schedule]`: warm-up, constant, then a fall over the last `decay` share.
 
+    The fall is a straight line or half a cosine. `decay` 1 is the paper's shape, a small one is
+    warm-up, stable, decay.
+    """
+
+    kind: str = "linear"  # or "cosine"
     warmup_steps: int = 100
     start: float = 1.0  # factor of the learning rate after the warm-up
     end: float = 1.0  # factor reached at the end of the stage
@@ -126,8 +133,25 @@ class Schedule:
     def factor(self, step: int, progress: float) -> float:
         """The learning rate's factor at a step, `progress` being the share of the stage done."""
         fall = min(max((progress - (1 - self.decay)) / self.decay, 0.0), 1.0) if self.decay else 0.0
+        if self.kind == "cosine":
+            fall = (1 - math.cos(math.pi * fall)) / 2
         level = self.start + (self.end - self.start) * fall
         return level * min((step + 1) / self.warmup_steps, 1.0) if self.warmup_steps else level
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """`[lora]`: train low-rank adapters of a frozen model (see `codellama.train.lora`)."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    base: str = "float32"  # how the frozen weights are kept: "float32", or "nf4" in four bits
+
+    def __post_init__(self) -> None:
+        if self.rank <= 0:
+            raise ConfigError(f"lora: a rank of {self.rank}")
+        if self.base not in ("float32", "nf4"):
+            raise ConfigError(f"lora: base {self.base!r} is not known; it is 'float32' or 'nf4'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +166,8 @@ class Stage:
     rope_theta: float
     infill_rate: float
     mix: dict[str, float]  # source -> share of the tokens
+    rows_at_once: int | None = None  # rows of a step computed together; None: all of them
+    line_rate: float = 0.0  # share of the infilled parts whose middle ends with a line
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
 
@@ -165,6 +191,8 @@ class Recipe:
     n_threads: int | None = None
     compile: bool = False
     bf16: bool = False
+    lora: Lora | None = None  # None: every weight is trained
+    recompute: bool = False  # activations inside blocks, to save memory
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -192,8 +220,25 @@ class Recipe:
                     f"{self.name}.{stage.name}: the mix names {unknown[0]!r}; there are "
                     + ", ".join((*KINDS, CHAT))
                 )
-            if not 0 <= stage.infill_rate <= 1:
-                raise ConfigError(f"{self.name}.{stage.name}: infill_rate {stage.infill_rate:g}")
+            for name in ("infill_rate", "line_rate"):
+                if not 0 <= (rate := getattr(stage, name)) <= 1:
+                    raise ConfigError(f"{self.name}.{stage.name}: {name} {rate:g}")
+            if self.lora is not None and stage.optimiser.kind != "adamw":
+                raise ConfigError(
+                    f"{self.name}.{stage.name}: adapters are trained by AdamW; "
+                    'set optimiser = { kind = "adamw" }'
+                )
+            at_once = stage.rows_at_once
+            if at_once is not None and (at_once <= 0 or stage.rows_per_step % at_once):
+                raise ConfigError(
+                    f"{self.name}.{stage.name}: {stage.rows_per_step} rows per step do not divide "
+                    f"into {at_once} at once"
+                )
+            if stage.schedule.kind not in ("linear", "cosine"):
+                raise ConfigError(
+                    f"{self.name}.{stage.name}: schedule {stage.schedule.kind!r} is not known; "
+                    "it is 'linear' or 'cosine'"
+                )
             if stage.optimiser.kind not in ("muon", "adamw"):
                 raise ConfigError(
                     f"{self.name}.{stage.name}: optimiser {stage.optimiser.kind!r} is not known; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class CorpusFolder:
             )
         self.folder = folder
         self.tokenizer = Tokenizer.open(folder / "tokenizer.model")
+        self._digest = hashlib.sha256((folder / "tokenizer.model").read_bytes()).hexdigest()
         self._documents: dict[tuple[str, str], list[Document]] = {}
         for document in read_documents(folder):
             self._documents.setdefault((document.split, document.kind), []).append(document)
@@ -43,16 +45,20 @@ class CorpusFolder:
         for name in stage.mix:
             if name in KINDS:
                 documents = self.documents("train", name)
-                chunks = chunk_table(documents, stage.row_length, self._encode_lines, self.folder)
-                found[name] = TextSource(documents, chunks, self.tokenizer, stage.infill_rate)
+                chunks = chunk_table(documents, stage.row_length, self._encode_lines,
+                                     (self.folder, self._digest))  # fmt: skip
+                found[name] = TextSource(
+                    documents, chunks, self.tokenizer, stage.infill_rate, stage.line_rate
+                )
             else:
                 assert name == CHAT, "recipes name known sources only"
                 talks = read_conversations(self.folder / "chat.jsonl")
-                found[name] = ChatSource(talks, self._prompt_ids, self.tokenizer)
+                found[name] = ChatSource(talks, self.prompt_ids, self.tokenizer)
         return found
 
     def _encode_lines(self, lines: list[str]) -> list[list[int]]:
         return [self.tokenizer.encode(line) if line else [] for line in lines]
 
-    def _prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """The ids of a conversation up to where the answer begins."""
         return chat_ids(self.tokenizer, messages, form="inst")

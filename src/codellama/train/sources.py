@@ -14,13 +14,15 @@ import sys
 import sysconfig
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
+from typing import Protocol
 
 from codellama.errors import ConfigError
 from codellama.train.licences import licence_of
+from codellama.train.local import Local, LocalSource
 from codellama.train.recipe import read_toml, strict
 
 MAX_PROJECTS = 60
@@ -41,12 +43,16 @@ class Project:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceList:
-    """`sources.toml`: projects to train on and projects held out for validation."""
+    """`sources.toml`: projects to train on, projects held out for validation, and own texts.
+
+    Paths of `local` are relative to the list.
+    """
 
     standard_library: bool
     max_share: float  # of all Python bytes that one project may give
     train: tuple[Project, ...]
     held_out: tuple[Project, ...]
+    local: tuple[LocalSource, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> SourceList:
@@ -58,14 +64,45 @@ class SourceList:
                 raise ConfigError(f"{path}: `{key}` is not a list of tables")
             raw[key] = tuple(strict(Project, e, f"{path.name}.{key}[{i}]")
                              for i, e in enumerate(entries))  # fmt: skip
-        sources = strict(cls, raw, path.name)
-        names = [p.name.lower() for p in (*sources.train, *sources.held_out)]
+        local = raw.pop("local", [])
+        if not isinstance(local, list):
+            raise ConfigError(f"{path}: `local` is not a list of tables")
+        entries = [strict(Local, e, f"{path.name}.local[{i}]") for i, e in enumerate(local)]
+        found = tuple(
+            LocalSource(replace(entry, path=path.parent / entry.path), path.name)
+            for entry in entries
+        )
+        sources = replace(strict(cls, raw, path.name), local=found)
+        projects = (*sources.train, *sources.held_out)
+        names = [p.name.lower() for p in projects] + [p.name.lower() for p in sources.local]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ConfigError(f"{path}: listed twice: {', '.join(twice)}")
-        if len(names) > MAX_PROJECTS:
-            raise ConfigError(f"{path}: {len(names)} projects, at most {MAX_PROJECTS} are allowed")
+        if len(projects) > MAX_PROJECTS:
+            raise ConfigError(
+                f"{path}: {len(projects)} projects, at most {MAX_PROJECTS} are allowed"
+            )
         return sources
+
+
+class Collection(Protocol):
+    """What a corpus is made from: named texts under one licence."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def licence(self) -> str | None: ...
+    @property
+    def licence_source(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    def files(self) -> Iterator[tuple[str, bytes]]: ...
+    def licence_texts(self) -> list[str]: ...
+    def kind_of(self, path: str) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -93,6 +130,10 @@ class Distribution:
             if isinstance(description, str) and description.strip():
                 yield f"{self.name}/README", description.encode()
 
+    def kind_of(self, path: str) -> str:
+        """What a mix calls the document at `path`."""
+        return "python" if path.endswith(".py") else "text"
+
     def licence_texts(self) -> list[str]:
         """What the archive's own licence files say, without those of the parts they bundle."""
         if self.archive.is_dir():
@@ -103,13 +144,13 @@ class Distribution:
             return [wheel.read(name).decode("utf-8", "replace").strip() for name in names]
 
 
-def collect(sources: SourceList, cache: Path) -> list[Distribution]:
-    """Fetches what the list names and the cache lacks; gives every distribution, list order.
+def collect(sources: SourceList, cache: Path) -> list[Collection]:
+    """Fetches what the list names and the cache lacks; gives every collection, list order.
 
     Raises:
         ConfigError: pip could not fetch a project, or its licence is not the one the list expects.
     """
-    found = []
+    found: list[Collection] = []
     if sources.standard_library:
         library = Path(sysconfig.get_path("stdlib"))
         digest = hashlib.sha256(platform.python_version().encode()).hexdigest()
@@ -118,7 +159,7 @@ def collect(sources: SourceList, cache: Path) -> list[Distribution]:
     for split, projects in (("train", sources.train), ("val-pkg", sources.held_out)):
         for project in projects:
             found.append(_distribution(project, split, _wheel(project, cache)))
-    return found
+    return [*found, *sources.local]
 
 
 def _distribution(project: Project, split: str, wheel: Path) -> Distribution:

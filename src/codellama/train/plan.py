@@ -1,0 +1,92 @@
+"""What a recipe would cost: steps, arithmetic, hours of a device, energy and carbon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from codellama.train.batch import flop_per_token, model_config
+from codellama.train.recipe import Recipe
+
+STATE_BYTES_PER_PARAM = 16  # float32 weight, gradient and two moments
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """One accelerator at work. The defaults are the paper's: A100 of 80 GB.
+
+    43 % of its peak are our estimate; 400 W is the power the paper reckons with, and 0.408 kg of
+    CO2 per kWh is what turns its 1,400,000 hours into its 228.55 t (arXiv 2308.12950, section 6).
+    """
+
+    name: str = "A100"
+    peak_tflops: float = 312.0
+    share: float = 0.43  # of the peak that training reaches
+    watts: float = 400.0
+    kg_co2_per_kwh: float = 0.408
+
+    def hours(self, flop: float) -> float:
+        """Device hours for that much arithmetic."""
+        return flop / (self.peak_tflops * 1e12 * self.share) / 3600
+
+    def tonnes_co2(self, hours: float) -> float:
+        """Of that many device hours."""
+        return hours * self.watts / 1000 * self.kg_co2_per_kwh / 1000
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage in figures."""
+
+    name: str
+    tokens: int
+    tokens_per_step: int
+    steps: int
+    flop: float
+
+
+def plan(recipe: Recipe) -> list[StagePlan]:
+    """Every stage, as if it ran to its last token."""
+    plans = []
+    for stage in recipe.stages:
+        per_step = stage.row_length * stage.rows_per_step
+        flop = stage.max_tokens * flop_per_token(model_config(recipe, stage), stage.row_length)
+        steps = -(-stage.max_tokens // per_step)
+        plans.append(StagePlan(stage.name, stage.max_tokens, per_step, steps, flop))
+    return plans
+
+
+def state_bytes(recipe: Recipe) -> int:
+    """Weights, gradients and AdamW's moments over all devices, in float32."""
+    return STATE_BYTES_PER_PARAM * model_config(recipe, recipe.stages[0]).n_params
+
+
+def device_hours(recipes: Iterable[Recipe], device: Device | None = None) -> float:
+    """Of several recipes together."""
+    device = device or Device()
+    return sum(device.hours(stage.flop) for recipe in recipes for stage in plan(recipe))
+
+
+def table(recipe: Recipe, device: Device) -> str:
+    """The plan for people, one line a stage."""
+    lines = [f"{'stage':8} {'tokens':>9} {'steps':>8} {'FLOP':>9} {device.name + ' hours':>12}"]
+    plans = plan(recipe)
+    for p in [*plans, _sum(plans)]:
+        lines.append(
+            f"{p.name:8} {p.tokens:9.3g} {p.steps:8} {p.flop:9.3g} {device.hours(p.flop):12,.1f}"
+        )
+    hours = device_hours([recipe], device)
+    lines.append(
+        f"{hours * device.watts / 1000:,.0f} kWh, {device.tonnes_co2(hours):,.2f} t CO2 "
+        f"({device.share:.0%} of {device.peak_tflops:g} TFLOP/s, {device.watts:g} W); "
+        f"{state_bytes(recipe) / 2**30:,.1f} GiB of state"
+    )
+    return "\n".join(lines)
+
+
+def _sum(plans: list[StagePlan]) -> StagePlan:
+    total = StagePlan("all", 0, 0, 0, 0.0)
+    for p in plans:
+        total = replace(total, tokens=total.tokens + p.tokens, steps=total.steps + p.steps,
+                        flop=total.flop + p.flop)  # fmt: skip
+    return total
