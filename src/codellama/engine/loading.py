@@ -8,6 +8,7 @@ from typing import Literal
 
 from codellama import checkpoint
 from codellama.checkpoint.hub import resolve
+from codellama.checkpoint.lora import open_adapter
 from codellama.checkpoint.reader import Reader
 from codellama.engine.plan import EnginePlan, free_memory, make_plan
 from codellama.engine.prompts import ChatForm
@@ -44,12 +45,14 @@ def load_model(
     device: str | None = None,
     chat_form: ChatForm | None = None,
     share_prefixes: bool = True,
+    adapter: Path | None = None,
 ) -> Model:
     """Loads a checkpoint. Arguments and errors are those of `LLM.load`.
 
     Args:
         step_tokens: tokens that one step computes at most; fewer make long prompts slower and the
             replies beside them smoother.
+        adapter: the folder of a LoRA adapter to add to the weights.
     """
     if chat_form not in (None, "inst", "step"):
         raise ConfigError(f"`chat_form` is {chat_form!r}; expected 'inst', 'step' or None")
@@ -76,8 +79,10 @@ def load_model(
             f"the context of {plan.max_seq_len} tokens is longer than the {config.max_seq_len} "
             "this model was made for; what it writes far out may make no sense",
         )
+    adapted = None if adapter is None else open_adapter(adapter, reader)
     runner = load_runner(
         reader,
+        tensors=None if adapted is None else adapted.tensors(reader),
         engine=engine,
         max_seq_len=plan.max_seq_len,
         n_blocks=plan.n_blocks,
