@@ -20,6 +20,7 @@ from codellama.engine.engine import Engine
 from codellama.engine.scoring import Scoring
 from codellama.errors import ConfigError
 from codellama.server.lines import LineLimit
+from codellama.server.routes.replay import weights_sha256
 from codellama.server.run import load
 from codellama.server.settings import Limits, Settings
 from fakes import ByteTokenizer, ReferenceKernel, ScriptedModel, log_softmax
@@ -90,6 +91,7 @@ def test_an_adapter_is_served_beside_its_base(tmp_path: Path) -> None:
             for name in (*names, "")
         ]
         assert texts[0] == texts[2] != texts[1]
+    assert weights_sha256(base) != weights_sha256(tuned)
     with pytest.raises(ConfigError, match="codellama-nano"):
         Settings(adapters={"codellama-nano": str(folder)})
 

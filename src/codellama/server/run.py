@@ -139,7 +139,8 @@ def load(settings: Settings) -> list[Served]:
             n_threads=settings.threads,
             adapter=adapter,
         )
-        found.append(Served.over(name, path, model, settings.limits))
+        shown = None if adapter is None else str(adapter)
+        found.append(Served.over(name, path, model, settings.limits, adapter=shown))
     return found
 
 
