@@ -166,6 +166,8 @@ def test_bias_and_stop_ids(client: openai.OpenAI) -> None:
     [
         ({"prompt": "x", "suffix": "y", "echo": True}, "suffix"),
         ({"prompt": "x", "n": 9}, "n"),
+        ({"prompt": "x", "max_tokens": 0, "stream": True}, "no reply"),
+        ({"prompt": "x", "max_tokens": 0, "stream": True, "echo": True}, "no reply"),
         ({"prompt": "x", "max_tokens": 100_000}, "100000"),
         ({"prompt": "x " * 5000}, "context"),
         ({"prompt": "x", "extra_body": {"min_tokens": 3}}, "min_tokens"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,15 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import scripted
+from harness import running, scripted
 from hypothesis import given
 from hypothesis import strategies as st
 
+from checkpoints_tiny import write_safetensors
 from codellama.cli.serve import _named
 from codellama.engine.engine import Engine
 from codellama.engine.scoring import Scoring
 from codellama.errors import ConfigError
 from codellama.server.lines import LineLimit
+from codellama.server.routes.replay import weights_sha256
+from codellama.server.run import load
 from codellama.server.settings import Limits, Settings
 from fakes import ByteTokenizer, ReferenceKernel, ScriptedModel, log_softmax
 
@@ -63,6 +67,33 @@ def test_names_that_editors_recognise() -> None:
     assert _named("mine=/models/x") == ("mine", "/models/x")
     with pytest.raises(ConfigError):
         _named("=x")
+
+
+def test_an_adapter_is_served_beside_its_base(tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 40}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    chance, name = np.random.default_rng(1), "base_model.model.model.layers.2.mlp.down_proj.lora_"
+    parts = {
+        f"{name}A.weight": chance.normal(0, 1, (2, 512)).astype(np.float32),
+        f"{name}B.weight": chance.normal(0, 1, (192, 2)).astype(np.float32),
+    }
+    write_safetensors(folder / "adapter_model.safetensors", parts, "F32")
+    settings = Settings(adapters={"tuned": str(folder)}, max_num_seqs=2, threads=1)
+    base, tuned = load(settings)
+    with running((base.name, base.model), (tuned.name, tuned.model)) as server:
+        names = [entry["id"] for entry in server.get("/v1/models").json["data"]]
+        assert names == ["codellama-nano", "tuned"]
+        asked = {"prompt": "def f(", "max_tokens": 12, "temperature": 0}
+        texts = [
+            server.post("/v1/completions", asked | {"model": name}).json["choices"][0]["text"]
+            for name in (*names, "")
+        ]
+        assert texts[0] == texts[2] != texts[1]
+    assert weights_sha256(base) != weights_sha256(tuned)
+    with pytest.raises(ConfigError, match="codellama-nano"):
+        Settings(adapters={"codellama-nano": str(folder)})
 
 
 def test_completing_loads_nothing_of_the_server() -> None:

@@ -22,6 +22,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("models", metavar="MODEL", nargs="*", help="nano, a hub name, or the path of a folder or "
         ".gguf file, with NAME= in front to name it (default: nano)")  # fmt: skip
     add("--config", type=Path, metavar="F", help="read settings from a TOML file; flags go first")
+    add("--lora", action="append", metavar="NAME=F", help="serve a LoRA adapter of the first model "
+        "beside it by this name; may be given several times")  # fmt: skip
     add("--host", metavar="H", help="address to listen at (default: 127.0.0.1)")
     add("--port", type=int, metavar="N", help="port; 0 takes any that is free (default: 8012)")
     add("--allow-host", action="append", dest="hosts", metavar="H:PORT", help="serve this Host "
@@ -58,6 +60,8 @@ def run(args: Namespace) -> int:
     flags: dict[str, Any] = {name: getattr(args, name) for name in _FLAGS}
     if args.models:
         flags["models"] = dict(_named(text) for text in args.models)
+    if args.lora:
+        flags["adapters"] = dict(_named(text) for text in args.lora)
     settings = Settings.read(args.config, flags, max_waiting=args.max_waiting)
     keys = read_keys(settings, os.environ)
     console = Console.open(args)

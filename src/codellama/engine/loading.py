@@ -8,6 +8,7 @@ from typing import Literal
 
 from codellama import checkpoint
 from codellama.checkpoint.hub import resolve
+from codellama.checkpoint.lora import open_adapter
 from codellama.checkpoint.reader import Reader
 from codellama.engine.draft import Drafter
 from codellama.engine.draft_model import DraftModel, require_same_vocabulary
@@ -51,12 +52,14 @@ def load_model(
     speculation: Speculative = "lookup",
     draft_model: str | Path | None = None,
     draft_tokens: int = DRAFT_TOKENS,
+    adapter: Path | None = None,
 ) -> Model:
     """Loads a checkpoint. Arguments and errors are those of `LLM.load`.
 
     Args:
         step_tokens: tokens that one step computes at most; fewer make long prompts slower and the
             replies beside them smoother.
+        adapter: the folder of a LoRA adapter to add to the weights.
     """
     if chat_form not in (None, "inst", "step"):
         raise ConfigError(f"`chat_form` is {chat_form!r}; expected 'inst', 'step' or None")
@@ -104,9 +107,11 @@ def load_model(
             f"the draft model was made for {draft.config.max_seq_len} tokens; further out its "
             "guesses will seldom be right, which costs time",
         )
+    tensors = None if adapter is None else open_adapter(adapter, reader).tensors(reader)
     runner, *others = [
         load_runner(
             each,
+            tensors=tensors if each is reader else None,
             engine=engine,
             max_seq_len=plan.max_seq_len,
             n_blocks=plan.n_blocks,

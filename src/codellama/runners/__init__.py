@@ -6,6 +6,7 @@ a few small arrays say where each begins and where its keys and values live.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -18,6 +19,7 @@ from codellama.quant.formats import Format
 
 if TYPE_CHECKING:
     from codellama.checkpoint.reader import Reader
+    from codellama.quant.formats import Tensor
 
 Int32 = NDArray[np.int32]
 
@@ -77,6 +79,7 @@ def kv_bytes_per_token(config: ModelConfig, kv_cache: Format) -> int:
 def load_runner(
     reader: Reader,
     *,
+    tensors: Iterable[tuple[str, Tensor]] | None = None,
     engine: Literal["cpu", "torch"] = "cpu",
     max_seq_len: int,
     n_blocks: int | None = None,
@@ -89,6 +92,7 @@ def load_runner(
 
     Args:
         reader: an open checkpoint.
+        tensors: instead of the checkpoint's own.
         engine: "cpu" is the native core, "torch" PyTorch.
         max_seq_len: tokens that one sequence may have.
         n_blocks: blocks of the key/value cache; None makes it as large as one sequence.
@@ -102,6 +106,8 @@ def load_runner(
         CheckpointError: the files do not hold what their headers promised.
         OutOfMemory: weights and cache do not fit.
     """
+    if tensors is None:
+        tensors = reader.tensors()
     if n_blocks is None:
         n_blocks = -(-max_seq_len // block_size)
     if engine not in ("cpu", "torch"):
@@ -118,7 +124,7 @@ def load_runner(
             )
         return CpuRunner(
             reader.config,
-            reader.tensors(),
+            tensors,
             n_blocks=n_blocks,
             block_size=block_size,
             n_threads=n_threads,
@@ -132,7 +138,7 @@ def load_runner(
         raise MissingExtra("the torch engine", "torch") from error
     return TorchRunner(
         reader.config,
-        reader.tensors(),
+        tensors,
         n_blocks=n_blocks,
         block_size=block_size,
         device=device or "cpu",

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -121,9 +122,14 @@ def watch(
 
 
 def load(settings: Settings) -> list[Served]:
-    """Every model of the settings, in their order."""
+    """Every model of the settings, in their order, and then the adapters of the first."""
+    base = next(iter(settings.models.values()))
+    wanted: list[tuple[str, str, Path | None]] = [
+        (name, path, None) for name, path in settings.models.items()
+    ]
+    wanted += [(name, base, Path(path)) for name, path in settings.adapters.items()]
     found = []
-    for name, path in settings.models.items():
+    for name, path, adapter in wanted:
         model = load_model(
             path,
             engine="torch" if settings.engine == "torch" else "cpu",
@@ -131,8 +137,10 @@ def load(settings: Settings) -> list[Served]:
             max_num_seqs=settings.max_num_seqs,
             step_tokens=max(settings.step_tokens, settings.max_num_seqs),
             n_threads=settings.threads,
+            adapter=adapter,
         )
-        found.append(Served.over(name, path, model, settings.limits))
+        shown = None if adapter is None else str(adapter)
+        found.append(Served.over(name, path, model, settings.limits, adapter=shown))
     return found
 
 

@@ -138,7 +138,7 @@ class FimRequest(Drawing):
 
     prompt: str
     suffix: str | None = None
-    max_tokens: Tokens | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=_INT32)] | None = None
     random_seed: Seed | None = None
 
 

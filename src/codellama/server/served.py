@@ -24,13 +24,21 @@ class Served:
     path: str
     model: Model
     service: Service
+    adapter: str | None = None  # the folder of what was added to the weights
     vocabularies: dict[int, Any] = field(default_factory=dict)  # for grammars, by their end
     digests: list[str] = field(default_factory=list)  # of the weights, once somebody asked
     created: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
     def over(
-        cls, name: str, path: str, model: Model, limits: Limits, kernel: Kernel | None = None
+        cls,
+        name: str,
+        path: str,
+        model: Model,
+        limits: Limits,
+        kernel: Kernel | None = None,
+        *,
+        adapter: str | None = None,
     ) -> Served:
         """A service over a loaded model."""
         kernel = native_kernel() if kernel is None else kernel
@@ -38,7 +46,8 @@ class Served:
         marks = (tokenizer.prefix_id, tokenizer.suffix_id, tokenizer.middle_id)
         never = [mark for mark in marks if mark is not None]  # they are no text to show
         engine = Engine(model.runner, tokenizer, model.plan, kernel, never=never)
-        return cls(name=name, path=path, model=model, service=Service(engine, limits))
+        service = Service(engine, limits)
+        return cls(name=name, path=path, model=model, service=service, adapter=adapter)
 
     @property
     def max_seq_len(self) -> int:

@@ -60,13 +60,15 @@ class Limits:
 class Settings:
     """A server's settings. `--config` reads them from TOML; flags go before the file.
 
-    `models` maps names to paths; the first is the default. `hosts` are further values of the Host
+    `models` maps names to paths; the first is the default, and the base of the LoRA `adapters`,
+    which are served beside it by names of their own. `hosts` are further values of the Host
     header that are served, `origins` pages of other origins that may call; "editors" stands for
     editors' web views. A `key_file` holds one key a line. `step_tokens` bounds the work of one
     step, and with it the gap that a long prompt makes in the replies beside it.
     """
 
     models: Mapping[str, str] = field(default_factory=lambda: {"codellama-nano": "nano"})
+    adapters: Mapping[str, str] = field(default_factory=dict)
     host: str = "127.0.0.1"
     port: int = 8012
     hosts: tuple[str, ...] = ()
@@ -94,6 +96,9 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.models:
             raise ConfigError("no model is named", hint='give one, such as models = {a = "nano"}')
+        twice = sorted(self.models.keys() & self.adapters.keys())
+        if twice:
+            raise ConfigError(f"`{twice[0]}` is the name of a model and of an adapter")
         if not 0 <= self.port < 1 << 16:
             raise ConfigError(f"port is {self.port}; expected 0 to 65535")
         if self.log_level not in ("debug", "info", "warning", "error"):

@@ -119,7 +119,7 @@ async def _events(
             line, one = lines[index], piece.completion
             if one is not None and one.finish_reason == "error":
                 refusal = failed(one.error or "unknown")
-                if not has_sent:
+                if not has_sent and not parts:
                     raise refusal
                 yield b"".join(parts) + event(refusal.body("openai"))
                 return

@@ -134,7 +134,7 @@ async def _lines(
             one = piece.completion
             if one is not None and one.finish_reason == "error":
                 refusal = failed(one.error or "unknown")
-                if not has_sent:
+                if not has_sent and not parts:
                     raise refusal
                 yield b"".join(parts) + _line(refusal.body("ollama"))
                 return

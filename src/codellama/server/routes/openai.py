@@ -57,6 +57,8 @@ async def completions(call: Call, anything: _Anything) -> None:
     served = call.state.find(body.model)
     _check_choices(call, body)
     _check_bundle(body, max(body.best_of or 1, body.n) > body.n)
+    if body.stream and body.max_tokens == 0:
+        raise _no_stream_of_nothing()
     prompts, texts = await _prompts(call, served, body)
     wanted = body.max_tokens if "max_tokens" in body.model_fields_set else None
     prompting.check_fits(served, prompts, wanted)
@@ -89,7 +91,7 @@ async def _complete(
         ]
     chunks = CompletionChunks(served.name, call.state.version)
     echo = _Echo(served, prompts, texts, scores, n, body)
-    if body.max_tokens == 0 and (body.echo or not body.stream):
+    if body.max_tokens == 0:
         await _answer_without_reply(call, served, prompts, chunks, echo, n)
         return
     constraint = await grammars.constraint(call, served, body.response_format, prompts)
@@ -155,6 +157,8 @@ async def chat(call: Call, body: ChatRequest) -> None:
     if max_tokens is None:
         max_tokens = body.max_tokens if body.max_tokens is not None else body.n_predict
     prompting.check_fits(served, [prompt], max_tokens)
+    if body.stream and max_tokens == 0:
+        raise _no_stream_of_nothing()
     k = (body.top_logprobs or 0) if body.logprobs else None
     params = prompting.params(call.state.settings, body, max_tokens=max_tokens, logprobs=k)
     tokenizer = served.model.tokenizer
@@ -368,6 +372,13 @@ def _check_bundle(body: Drawing, is_selected: bool) -> None:
             400, "`bundle` goes without stream, deadline_ms, best_of and response_format",
             code="invalid_value", param="bundle",
         )  # fmt: skip
+
+
+def _no_stream_of_nothing() -> Refusal:
+    return Refusal(
+        400, "`max_tokens` 0 asks for no reply, which cannot be streamed", code="invalid_value",
+        param="max_tokens",
+    )  # fmt: skip
 
 
 def _too_many(name: str, value: int, limit: int) -> Refusal:

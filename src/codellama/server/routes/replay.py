@@ -86,6 +86,8 @@ def weights_sha256(served: Served) -> str:
     except CheckpointError:
         path = Path(served.path)
     files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix in _WEIGHTS)
+    if served.adapter is not None:
+        files += sorted(Path(served.adapter).glob("adapter_*"))
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as opened:
