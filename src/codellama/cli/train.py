@@ -96,7 +96,13 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--from starts a run and --resume goes on with one: give either")
     out.mkdir(parents=True, exist_ok=True)
     with world() as processes, _log(out, processes.rank) as log:
-        return _train(args, recipe, out, corpus, processes, _ProgressLine(log))
+        code = _train(args, recipe, out, corpus, processes, _ProgressLine(log))
+    if processes.size > 1:
+        # Threads of gloo may outlive their group, and then abort an interpreter that shuts down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _log(out: Path, rank: int) -> TextIO:
