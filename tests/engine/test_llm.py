@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from codellama import (
+    LLM,
     Completion,
     ConfigError,
     ContextTooLong,
@@ -295,3 +296,17 @@ def test_recited_replies_reach_their_own_prompts() -> None:
     llm = fake_llm(ScriptedModel(n_blocks=60, script=recite(replies)), max_seq_len=128)
     made = llm.complete(list(replies), SamplingParams(temperature=0.0))
     assert [c.text for c in made] == list(replies.values())
+
+
+@pytest.mark.parametrize("kv_cache", ["f16", "q8_0"])
+def test_keys_and_values_may_be_kept_coarser(kv_cache: str) -> None:
+    fine = LLM.load("nano")
+    coarse = LLM.load("nano", kv_cache=kv_cache)
+    assert coarse.plan.kv_bytes_per_token < 0.6 * fine.plan.kv_bytes_per_token
+    params = SamplingParams(temperature=0, max_tokens=8)
+    assert coarse.complete("def add(a, b):\n    return", params).token_ids
+
+
+def test_a_cache_of_another_format_is_refused() -> None:
+    with pytest.raises(ConfigError, match="`kv_cache` is 'q4_0'; expected 'f32', 'f16', 'q8_0'"):
+        LLM.load("nano", kv_cache="q4_0")

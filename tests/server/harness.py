@@ -16,6 +16,8 @@ from typing import Any, cast
 
 import uvicorn
 
+from codellama import checkpoint
+from codellama.checkpoint.hub import resolve
 from codellama.engine.loading import Model, load_model
 from codellama.engine.plan import EnginePlan
 from codellama.server.app import make_app, make_state
@@ -26,6 +28,8 @@ from codellama.server.settings import Settings
 from codellama.server.web import State
 from codellama.text.tokenizer import Tokenizer
 from fakes import ByteTokenizer, ReferenceKernel, ScriptedModel
+
+NANO_CONTEXT = checkpoint.open(resolve("nano")).config.max_seq_len
 
 
 def until(condition: Callable[[], Any], seconds: float = 20) -> None:

@@ -169,7 +169,7 @@ def test_bias_and_stop_ids(client: openai.OpenAI) -> None:
         ({"prompt": "x", "max_tokens": 0, "stream": True}, "no reply"),
         ({"prompt": "x", "max_tokens": 0, "stream": True, "echo": True}, "no reply"),
         ({"prompt": "x", "max_tokens": 100_000}, "100000"),
-        ({"prompt": "x " * 5000}, "context"),
+        ({"prompt": "x " * 5000}, "loaded to keep"),
         ({"prompt": "x", "extra_body": {"min_tokens": 3}}, "min_tokens"),
         ({"prompt": [1, 99_999]}, "99999"),
         ({"prompt": "x", "logit_bias": {"a": 1}}, "logit_bias"),

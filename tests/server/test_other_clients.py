@@ -7,7 +7,7 @@ from typing import Any
 
 import ollama
 import pytest
-from harness import Running, running, scripted
+from harness import NANO_CONTEXT, Running, running, scripted
 
 from fakes import ByteTokenizer, ScriptedModel, recite
 
@@ -58,7 +58,7 @@ def test_ollama_sees_errors(client: ollama.Client) -> None:
         client.embed(model="codellama", input="x")
     with pytest.raises(ollama.ResponseError, match="images"):
         client.generate(model="codellama", prompt="x", images=["aGk="])
-    with pytest.raises(ollama.ResponseError, match="context"):
+    with pytest.raises(ollama.ResponseError, match="loaded to keep"):
         client.generate(model="codellama", prompt="x " * 3000, raw=True)
 
 
@@ -120,11 +120,11 @@ def test_llama_vscode(live: Running) -> None:
              "lora": [{"id": 0, "scale": 0.5}]}  # fmt: skip
     several = live.post("/infill", body).json
     assert len(several) == 3
-    assert all(one["generation_settings"]["n_ctx"] == 512 for one in several)
+    assert all(one["generation_settings"]["n_ctx"] == NANO_CONTEXT for one in several)
     one = live.post("/infill", body | {"n_cmpl": 1}).json
     assert one["timings"]["predicted_n"] <= 16
     assert "tokens_cached" in one
-    assert live.get("/props?model=").json["default_generation_settings"]["n_ctx"] == 512
+    assert live.get("/props?model=").json["default_generation_settings"]["n_ctx"] == NANO_CONTEXT
     tokens = {"content": "def f", "add_special": False, "parse_special": True}
     found = live.post("/tokenize", tokens).json["tokens"]
     assert live.post("/detokenize", {"tokens": found}).json == {
@@ -138,7 +138,7 @@ def test_llama_vscode(live: Running) -> None:
 def test_vllm_tokenize_and_info(live: Running) -> None:
     found = live.post("/tokenize", {"prompt": "test", "add_special_tokens": False}).json
     assert found["count"] == len(found["tokens"])
-    assert found["max_model_len"] == 512
+    assert found["max_model_len"] == NANO_CONTEXT
     assert live.get("/tokenizer_info").json["eos_token"] == "</s>"
     assert live.post("/tokenize", {}).status == 400
 
@@ -240,7 +240,7 @@ def test_tgi(live: Running) -> None:
     assert events[-1]["generated_text"] == found["generated_text"]
     details = live.post("/generate", body | {"parameters": parameters | {"details": True}}).json
     assert len(details["details"]["tokens"]) == details["details"]["generated_tokens"] == 6
-    assert live.get("/info").json["max_total_tokens"] == 512
+    assert live.get("/info").json["max_total_tokens"] == NANO_CONTEXT
 
 
 @pytest.mark.parametrize("mark", ["infill-text", "infill-text-cut"])

@@ -7,7 +7,7 @@ import re
 import socket
 
 import pytest
-from harness import Running, running, scripted, until
+from harness import NANO_CONTEXT, Running, running, scripted, until
 
 from codellama.server.settings import Settings
 from fakes import ByteTokenizer, ScriptedModel, recite
@@ -194,7 +194,7 @@ def test_rule_18_models_say_what_clients_look_for(live: Running) -> None:
     assert found["object"] == "list"
     (entry,) = found["data"]
     assert {"id", "object", "created", "owned_by", "root", "max_model_len", "meta"} <= entry.keys()
-    assert entry["meta"]["n_ctx_train"] == entry["max_model_len"] == 512
+    assert entry["meta"]["n_ctx_train"] == entry["max_model_len"] == NANO_CONTEXT
     assert live.get("/v1/models/codellama-nano").json == entry
     assert live.get("/v1/models/none/such").status == 404
 
