@@ -63,6 +63,10 @@ def load_model(
     """
     if chat_form not in (None, "inst", "step"):
         raise ConfigError(f"`chat_form` is {chat_form!r}; expected 'inst', 'step' or None")
+    if draft_model is not None and speculation == "off":
+        raise ConfigError(
+            "a draft model was named and speculation is off", hint="leave out one of them"
+        )
     reader = checkpoint.open(resolve(path))
     config, notes = reader.config, tuple(reader.notes)
     tokenizer = reader.tokenizer()
@@ -71,15 +75,10 @@ def load_model(
         if chat_form == "step" and tokenizer.step_id is None:
             chat_form = None
             notes += ("the files speak of <step> turns, and the vocabulary has no such token",)
-    draft = None
+    readers = [reader]
     if draft_model is not None:
-        if speculation == "off":
-            raise ConfigError(
-                "a draft model was named and speculation is off", hint="leave out one of them"
-            )
-        draft = checkpoint.open(resolve(draft_model))
-        require_same_vocabulary(tokenizer, draft.tokenizer(), str(draft_model))
-    readers = (reader,) if draft is None else (reader, draft)
+        readers.append(checkpoint.open(resolve(draft_model)))
+        require_same_vocabulary(tokenizer, readers[1].tokenizer(), str(draft_model))
     weight_bytes = [_weight_bytes(each, engine) for each in readers]
     kept = [_kv_format(each, engine, kv_cache) for each in readers]
     plan = make_plan(
@@ -97,16 +96,7 @@ def load_model(
         speculation=speculation,
         draft_tokens=draft_tokens,
     )
-    if plan.max_seq_len > config.max_seq_len:
-        notes += (
-            f"the context of {plan.max_seq_len} tokens is longer than the {config.max_seq_len} "
-            "this model was made for; what it writes far out may make no sense",
-        )
-    if draft is not None and draft.config.max_seq_len < plan.max_seq_len:
-        notes += (
-            f"the draft model was made for {draft.config.max_seq_len} tokens; further out its "
-            "guesses will seldom be right, which costs time",
-        )
+    notes += _notes_on_length(plan, *(each.config.max_seq_len for each in readers))
     tensors = None if adapter is None else open_adapter(adapter, reader).tensors(reader)
     runner, *others = [
         load_runner(
@@ -141,6 +131,24 @@ def load_model(
         chat_form=chat_form,
         notes=notes,
     )
+
+
+def _notes_on_length(
+    plan: EnginePlan, made_for: int, draft_made_for: int | None = None
+) -> tuple[str, ...]:
+    """What to say of a context that is longer than the models were made for."""
+    notes: tuple[str, ...] = ()
+    if plan.max_seq_len > made_for:
+        notes += (
+            f"the context of {plan.max_seq_len} tokens is longer than the {made_for} "
+            "this model was made for; what it writes far out may make no sense",
+        )
+    if draft_made_for is not None and plan.max_seq_len > draft_made_for:
+        notes += (
+            f"the draft model was made for {draft_made_for} tokens; further out its "
+            "guesses will seldom be right, which costs time",
+        )
+    return notes
 
 
 def _kv_format(reader: Reader, engine: Literal["cpu", "torch"], wanted: str | None) -> Format:
