@@ -13,7 +13,8 @@ from streams import together
 import codellama
 
 ASKED = {"prompt": "def f(x):\n", "max_tokens": 20, "temperature": 1.0, "bundle": True,
-         "frequency_penalty": 0.5, "logit_bias": {"50": 2}, "stop": ["zzz"]}  # fmt: skip
+         "frequency_penalty": 0.5, "logit_bias": {"50": 2}, "stop": ["zzz"],
+         "ignore_eos": True}  # fmt: skip
 
 
 def bundle(live: Running, **more: Any) -> Any:
