@@ -1,7 +1,7 @@
 """Single-stream decode of the shipped model: this package against `transformers`.
 
 Both run the same weights in float32 on the same prompt, interleaved in one process with the same
-number of threads; each figure is the median of the repetitions. Writes
+number of threads, and nothing is guessed ahead; each figure is the median of the repetitions. Writes
 `results/<date>_decode_<machine>.json` beside this file.
 
     python benchmarks/decode.py [--repeat 5] [--tokens 200] [--no-save]
@@ -42,7 +42,7 @@ def main() -> None:
     n_threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(n_threads)
 
-    llm = LLM.load("nano", n_threads=n_threads)
+    llm = LLM.load("nano", n_threads=n_threads, speculation="off")
     params = SamplingParams(temperature=0.0, max_tokens=args.tokens, ignore_eos=True)
     prompt = torch.tensor([llm.tokenizer.encode(PROMPT, bos=True)])
     with tempfile.TemporaryDirectory() as folder:
