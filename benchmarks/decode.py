@@ -1,8 +1,8 @@
 """Single-stream decode of the shipped model: this package against `transformers`.
 
 Both run the same weights in float32 on the same prompt, interleaved in one process with the same
-number of threads, and nothing is guessed ahead; each figure is the median of the repetitions. Writes
-`results/<date>_decode_<machine>.json` beside this file.
+number of threads, and nothing is guessed ahead; each figure is the median of the repetitions.
+Writes `results/<date>_decode_<machine>.json` beside this file.
 
     python benchmarks/decode.py [--repeat 5] [--tokens 200] [--no-save]
 """

@@ -11,7 +11,7 @@ import pytest
 from native_models import batch, config, ints, tensors
 
 from codellama import _native
-from codellama.errors import ConfigError, OutOfMemory
+from codellama.errors import CheckpointError, ConfigError, OutOfMemory
 from codellama.quant.formats import Format, Tensor
 from codellama.runners import kv_bytes_per_token, load_runner, natural_kv_cache
 from codellama.runners.cpu import CpuRunner
@@ -155,6 +155,13 @@ def test_the_runner_speaks_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         CpuRunner(cfg, given, n_blocks=8, block_size=16)
     monkeypatch.setenv("CODELLAMA_SIMD", "generic")
     assert CpuRunner(cfg, given, n_blocks=8, block_size=16).simd == "generic"
+
+
+def test_a_tensor_that_does_not_fit_is_a_checkpoint_error() -> None:
+    cfg = config()
+    given = tensors(cfg)
+    with pytest.raises(CheckpointError, match=r"embed_tokens\.weight cannot be used: .* twice"):
+        CpuRunner(cfg, [given[0], given[0]], n_blocks=8, block_size=16)
 
 
 def test_what_the_machine_has() -> None:

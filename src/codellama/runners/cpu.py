@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from codellama.errors import ConfigError, OutOfMemory
+from codellama.errors import CheckpointError, ConfigError, OutOfMemory
 from codellama.model.config import ModelConfig
 from codellama.quant.formats import Format, Tensor
 from codellama.runners import Batch, kv_bytes_per_token
@@ -34,7 +34,8 @@ class CpuRunner:
 
     Raises:
         ConfigError: a setting is out of range, or this CPU lacks the kernels asked for.
-        OutOfMemory: the cache cannot be reserved.
+        CheckpointError: a tensor does not fit the model, or comes twice.
+        OutOfMemory: the cache cannot be reserved, or the weights not be laid out.
     """
 
     def __init__(
@@ -82,7 +83,15 @@ class CpuRunner:
             ) from error
         for name, tensor in tensors:
             rows, cols = tensor.shape if len(tensor.shape) == 2 else (1, tensor.shape[0])
-            self._model.set_tensor(name, str(tensor.format), rows, cols, tensor.data)
+            try:
+                self._model.set_tensor(name, str(tensor.format), rows, cols, tensor.data)
+            except ValueError as error:
+                raise CheckpointError(f"{name} cannot be used: {error}") from error
+            except MemoryError as error:
+                raise OutOfMemory(
+                    f"there is no memory left for {name}",
+                    hint="close other programs, or use a smaller model or a quantised one",
+                ) from error
         self._model.finish()
 
     @property
