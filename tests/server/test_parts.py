@@ -96,6 +96,22 @@ def test_an_adapter_is_served_beside_its_base(tmp_path: Path) -> None:
         Settings(adapters={"codellama-nano": str(folder)})
 
 
+def test_models_are_served_with_the_cache_and_the_guesses_asked_for() -> None:
+    (plain,) = load(Settings(max_num_seqs=2, threads=1, speculation="off"))
+    (served,) = load(Settings(max_num_seqs=2, threads=1, kv_cache="q8_0", draft_model="nano"))
+    assert plain.model.plan.speculation == "off"
+    assert not plain.model.drafters
+    assert served.model.plan.speculation == "lookup"
+    assert len(served.model.drafters) == 1
+    assert served.model.plan.kv_bytes_per_token < plain.model.plan.kv_bytes_per_token
+    asked = {"prompt": "def f(", "max_tokens": 12, "temperature": 0, "ignore_eos": True}
+    with running((served.name, served.model)) as server:
+        answer = server.post("/v1/completions", asked).json
+        assert answer["usage"]["completion_tokens"] == 12
+    with pytest.raises(ConfigError, match="speculation is 'on'"):
+        Settings(speculation="on")
+
+
 def test_completing_loads_nothing_of_the_server() -> None:
     heavy = ("pydantic", "starlette", "uvicorn", "httptools", "asyncio", "codellama.server")
     code = (

@@ -137,6 +137,9 @@ def load(settings: Settings) -> list[Served]:
             max_num_seqs=settings.max_num_seqs,
             step_tokens=max(settings.step_tokens, settings.max_num_seqs),
             n_threads=settings.threads,
+            kv_cache=settings.kv_cache,
+            speculation="off" if settings.speculation == "off" else "lookup",
+            draft_model=settings.draft_model,
             adapter=adapter,
         )
         shown = None if adapter is None else str(adapter)

@@ -45,7 +45,9 @@ class Served:
         tokenizer = model.tokenizer
         marks = (tokenizer.prefix_id, tokenizer.suffix_id, tokenizer.middle_id)
         never = [mark for mark in marks if mark is not None]  # they are no text to show
-        engine = Engine(model.runner, tokenizer, model.plan, kernel, never=never)
+        engine = Engine(
+            model.runner, tokenizer, model.plan, kernel, drafters=model.drafters, never=never
+        )
         service = Service(engine, limits)
         return cls(name=name, path=path, model=model, service=service, adapter=adapter)
 

@@ -64,7 +64,8 @@ class Settings:
     which are served beside it by names of their own. `hosts` are further values of the Host
     header that are served, `origins` pages of other origins that may call; "editors" stands for
     editors' web views. A `key_file` holds one key a line. `step_tokens` bounds the work of one
-    step, and with it the gap that a long prompt makes in the replies beside it.
+    step, and with it the gap that a long prompt makes in the replies beside it. `kv_cache`,
+    `speculation` and `draft_model` are those of `LLM.load`.
     """
 
     models: Mapping[str, str] = field(default_factory=lambda: {"codellama-nano": "nano"})
@@ -85,6 +86,9 @@ class Settings:
     engine: str = "cpu"
     threads: int | None = None
     max_seq_len: int | None = None
+    kv_cache: str | None = None
+    speculation: str = "lookup"
+    draft_model: str | None = None
     max_num_seqs: int = 32
     step_tokens: int = 128
     drain_s: float = 30
@@ -107,6 +111,8 @@ class Settings:
             )
         if self.engine not in ("cpu", "torch"):
             raise ConfigError(f"engine is {self.engine!r}; expected cpu or torch")
+        if self.speculation not in ("lookup", "off"):
+            raise ConfigError(f"speculation is {self.speculation!r}; expected lookup or off")
 
     @property
     def is_loopback(self) -> bool:
