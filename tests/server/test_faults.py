@@ -136,6 +136,8 @@ def test_FLT_2_an_engine_that_dies_takes_nobody_with_it() -> None:
 
         def dying() -> Any:
             nonlocal n
+            if service.engine.n_requests < 3:  # who comes after its death is refused, rightly
+                return []
             n += 1
             if n > 5:
                 raise MemoryError
