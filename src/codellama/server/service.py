@@ -339,6 +339,7 @@ class Service:
                 self._scorings.append((scoring, command.done))
 
     def _add(self, generation: Generation) -> None:
+        generation.settle(lambda ids: self.engine.n_cached(ids, generation.scope))
         for index, (prompt, seed) in enumerate(generation.sequences()):
             request_id = self.engine.add(
                 prompt,

@@ -69,6 +69,7 @@ class Call:
         self.headers: list[tuple[bytes, bytes]] = []
         self.has_started = False
         self.status = 0  # of the answer, once it has begun
+        self._generations: tuple[Generation, ...] = ()
         self._receive = receive
         self._send = send
 
@@ -140,6 +141,7 @@ class Call:
             for generation in generations:
                 generation.cancel()
 
+        self._generations = generations
         watcher = asyncio.ensure_future(watch())
         try:
             yield
@@ -154,6 +156,9 @@ class Call:
         counts = self.state.answers
         route = self.scope.get("codellama.route", "other")
         counts[route, status] = counts.get((route, status), 0) + 1
+        for generation in self._generations:
+            if generation.order is not None:
+                self.headers.append((b"x-codellama-order", generation.order.encode()))
         await self._send(
             {
                 "type": "http.response.start",

@@ -37,7 +37,7 @@ async def infill(call: Call, body: InfillRequest) -> None:
     prefix = _extra(body.input_extra or ()) + body.input_prefix + body.prompt
     wanted = None if body.n_predict < 0 else body.n_predict
     prompt, was_cut = await prompting.trimmed_infill(
-        call, served, prefix, body.input_suffix, wanted
+        call, served, prefix, body.input_suffix, wanted, _telling(call, body)
     )
     await _answer(call, served, body, prompt, was_cut=was_cut)
 
@@ -46,10 +46,18 @@ async def completion(call: Call, body: LlamaCompletionRequest) -> None:
     """`POST /completion`: a text to go on with, or a hole that it spells."""
     served = call.state.find(body.model)
     if isinstance(body.prompt, str):
-        prompt = await prompting.text_prompt(call, served, body.prompt)
+        prompt = await prompting.text_prompt(call, served, body.prompt, _telling(call, body))
     else:
         prompt = prompting.ids_prompt(served, body.prompt)
     await _answer(call, served, body, prompt, was_cut=False)
+
+
+def _seed(body: LlamaRequest) -> int | None:
+    return None if body.seed == -1 else body.seed  # -1 asks for a new one
+
+
+def _telling(call: Call, body: LlamaRequest) -> prompting.Telling:
+    return prompting.telling(call, body.order, seed=_seed(body))
 
 
 async def _answer(
@@ -65,7 +73,7 @@ async def _answer(
         repetition_penalty=body.repeat_penalty,
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,
-        seed=None if body.seed == -1 else body.seed,  # -1 asks for a new one
+        seed=_seed(body),
         stop=body.stop,
         ignore_eos=body.ignore_eos,
         max_tokens=body.n_predict,

@@ -42,10 +42,13 @@ async def generate(call: Call, body: GenerateRequest) -> None:
     if not body.prompt and body.suffix is None:
         await _loaded(call, served, {"response": ""})
         return
+    seed = None if body.options is None else body.options.seed
+    told = prompting.telling(call, body.order, seed=seed, wanted=_format(body))
+    prompt: Prompt
     if body.suffix is not None:
-        prompt = await prompting.infill(call, served, body.prompt, body.suffix)
+        prompt = await prompting.infill(call, served, body.prompt, body.suffix, told)
     elif body.raw or body.template is not None or served.model.chat_form is None:
-        prompt = await prompting.text_prompt(call, served, body.prompt)
+        prompt = await prompting.text_prompt(call, served, body.prompt, told)
     else:
         turns = [Message(role="user", content=body.prompt)]
         if body.system:

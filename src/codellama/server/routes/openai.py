@@ -298,18 +298,21 @@ async def _prompts(
             400, f"`prompt` holds {len(items)} prompts; expected 1 to {limit}",
             code="invalid_value", param="prompt",
         )  # fmt: skip
+    # What is repeated and scored is one text in one order.
+    order = body.order or ("psm" if body.echo or body.max_tokens == 0 else None)
+    told = prompting.telling(call, order, seed=body.seed, wanted=body.response_format)
     if body.suffix is not None:
         if body.echo or len(items) > 1 or not isinstance(items[0], str):
             raise Refusal(
                 400, "`suffix` goes with one prompt that is a text, and without `echo`",
                 code="invalid_value", param="suffix",
             )  # fmt: skip
-        made = [await prompting.infill(call, served, items[0], body.suffix)]
-        return [prompting.with_stop_ids(made[0], body.stop_token_ids)], [items[0]]
+        made = await prompting.infill(call, served, items[0], body.suffix, told)
+        return [prompting.with_stop_ids(made, body.stop_token_ids)], [items[0]]
     prompts, texts = [], []
     for item in items:
         if isinstance(item, str):
-            prompts.append(await prompting.text_prompt(call, served, item))
+            prompts.append(await prompting.text_prompt(call, served, item, told))
             texts.append(item)
         else:
             prompts.append(prompting.ids_prompt(served, item))

@@ -38,7 +38,8 @@ async def generate_stream(call: Call, body: TgiRequest) -> None:
 async def _start(call: Call, body: TgiRequest) -> tuple[Served, Generation, TgiParameters]:
     served = call.state.find("")
     asked = body.parameters or TgiParameters()
-    prompt = await prompting.text_prompt(call, served, body.inputs)
+    told = prompting.telling(call, body.order, seed=asked.seed)
+    prompt = await prompting.text_prompt(call, served, body.inputs, told)
     params = prompting.drawn(
         call.state.settings,
         max_tokens=100 if asked.max_new_tokens is None else asked.max_new_tokens,
