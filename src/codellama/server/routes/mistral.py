@@ -7,10 +7,9 @@ from typing import Any
 from codellama.server import grammars, prompting
 from codellama.server.answers import chat_answer, whole
 from codellama.server.refusals import Refusal
-from codellama.server.routes.openai import SSE
 from codellama.server.schema import FimRequest
 from codellama.server.shapes import ChatChunks
-from codellama.server.streaming import events
+from codellama.server.streaming import SSE, events
 from codellama.server.web import Call, Endpoint
 
 
