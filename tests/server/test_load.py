@@ -50,7 +50,7 @@ def quiet(server: Running) -> bool:
         not service.n_live
         and not service._owners
         and not service._live
-        and service._reserved_tokens == service._reserved_bytes == 0
+        and service.admission.reserved_tokens == service.admission.reserved_bytes == 0
         and pool.n_free == pool.n_blocks
     )
 

@@ -13,6 +13,7 @@ from codellama.engine.constraint import Constraint
 from codellama.engine.params import SamplingParams
 from codellama.engine.prompts import Prompt
 from codellama.engine.sampler import seed_of
+from codellama.server.admission import Charge
 from codellama.server.holes import Hole
 
 
@@ -40,7 +41,7 @@ class Generation:
         self.params = params
         self.n = n
         self.scope = scope
-        self.reply_bytes = self.cache_tokens = 0  # what the service keeps back for it
+        self.charge = Charge()  # what the service keeps back for it
         self.n_open = n * len(prompts)
         self.request_ids: list[int] = []  # the engine thread's
         self.found: list[Completion | None] = [None] * self.n_open

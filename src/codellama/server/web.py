@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from codellama.errors import CodeLlamaError
+from codellama.server.admission import Charge
 from codellama.server.generation import Generation
 from codellama.server.refusals import Refusal, encode, shape_of
 from codellama.server.schema import Body
@@ -301,7 +302,7 @@ def _note_unknown(call: Call, kind: type[Body], found: dict[str, Any]) -> None:
 def _check_room(state: State) -> None:
     models = state.registry.models
     if models and all(served.service.is_full for served in models):
-        models[0].service.check_open(models[0].service.n_live + 1)
+        models[0].service.check_open(Charge(n_sequences=1))
 
 
 def _place(error: BaseException) -> str:
