@@ -55,7 +55,7 @@ def quiet(server: Running) -> bool:
     )
 
 
-def test_LOAD_1_2_many_streams_each_as_if_alone() -> None:
+def test_LOAD_1_LOAD_2_many_streams_each_as_if_alone() -> None:
     """256 streams, 32 at a time; memory, descriptors and tasks return to where they were."""
     with running(nano(), settings=WIDE) as server:
         solo = {i: together(server.port, [body(i)])[0].text for i in range(8)}
