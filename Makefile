@@ -105,14 +105,16 @@ $(PEERS)/installed: benchmarks/peers.txt
 	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" $(PEERS)/bin/pip install $(PIP) -r benchmarks/peers.txt
 	touch $@
 
-# llama.cpp's own programs, from the sources that its Python package brings: for its start-up time.
+# llama.cpp's own programs, from the sources that its Python package brings: for its start-up time
+# and its server.
 bench-tools: $(DEV)/installed $(PEERS)/installed
 	$(PEERS)/bin/pip download $(PIP) --no-deps --no-binary :all: -d $(PEERS)/source -r benchmarks/peers.txt
 	tar -xzf $(PEERS)/source/*.tar.gz -C $(PEERS)/source --strip-components=1
 	$(DEV)/bin/cmake -S $(PEERS)/source/vendor/llama.cpp -B $(PEERS)/llama.cpp -G Ninja \
 	  -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF \
-	  -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF
-	$(DEV)/bin/cmake --build $(PEERS)/llama.cpp --target llama-bench llama-batched-bench llama-completion
+	  -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_WEBUI=OFF
+	$(DEV)/bin/cmake --build $(PEERS)/llama.cpp --target llama-bench llama-batched-bench \
+	  llama-completion llama-server
 
 # ik_llama.cpp, a further peer, from sources that you have: make bench-ik IK=path/to/ik_llama.cpp
 bench-ik: $(DEV)/installed
@@ -122,9 +124,17 @@ bench-ik: $(DEV)/installed
 	  -DLLAMA_BUILD_SERVER=OFF
 	$(DEV)/bin/cmake --build $(PEERS)/ik --target llama-bench llama-batched-bench
 
-# Our server beside llama-server (llama-cpp-python[server]) where that is installed.
-bench-serve: $(DEV)/installed
-	$(DEV)/bin/python benchmarks/serve.py
+# Our server beside llama.cpp's and vLLM's, which get environments of their own. Hours for everything,
+# so FLAGS may choose, such as FLAGS="--servers ours llama --streams 8 --model nano --rounds 1".
+bench-serve: $(DEV)/installed $(PEERS)/installed $(PEERS)-vllm/installed
+	$(DEV)/bin/python benchmarks/serve.py $(FLAGS)
+
+# vLLM for CPUs. What it brings for pictures and sound is for another torch and unused here.
+$(PEERS)-vllm/installed: benchmarks/peers-vllm.txt
+	test -x $(PEERS)-vllm/bin/python || $(PYTHON) -m venv $(PEERS)-vllm
+	$(PEERS)-vllm/bin/pip install $(PIP) -r benchmarks/peers-vllm.txt
+	$(PEERS)-vllm/bin/pip uninstall $(PIP) -y torchvision torchaudio torchcodec
+	touch $@
 
 # Mixed lengths, cancels, errors and bad requests for SOAK_S seconds.
 SOAK_S ?= 600

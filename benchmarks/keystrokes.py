@@ -122,8 +122,8 @@ def main() -> None:
         halves = "".join(lines[:250]), "".join(lines[250:])
         n_file = sum(len(ask(port, "/tokenize", {"content": half})["tokens"]) for half in halves)
         print(f"the file has {n_file} tokens\n")
-        print("| order | tokens computed at a key press | of the file | the same, with brackets that "
-              "close themselves | ms, median |")  # fmt: skip
+        print("| order | tokens computed at a key press | of the file | the same, with brackets "
+              "that close themselves | ms, median |")  # fmt: skip
         print("| --- | ---: | ---: | ---: | ---: |")
         for order in ORDERS:
             plain, ms = typing(port, args.characters, order, plainly)
