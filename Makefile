@@ -7,8 +7,8 @@ PEERS  := build/peers
 PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
-.PHONY: demo setup test test-slow test-gpu test-clients test-schema check fix check-native check-neon bench \
-        bench-peers bench-tools bench-ik bench-serve soak docs nano-cpu clean native
+.PHONY: demo setup test test-slow test-gpu test-clients test-schema check check-deploy fix check-native \
+        check-neon bench bench-peers bench-tools bench-ik bench-serve soak docs nano-cpu clean native
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -47,6 +47,10 @@ test-clients: $(DEV)/installed
 # Schemathesis on the server's OpenAPI document: EXAMPLES requests an operation.
 test-schema: $(DEV)/installed
 	$(DEV)/bin/python tests/clients/run.py schemathesis
+
+# The steps of deploy/Containerfile in an empty folder, and its command asked over HTTP.
+check-deploy:
+	$(PYTHON) tests/deploy/run.py
 
 check: $(DEV)/installed
 	$(DEV)/bin/ruff format --check .
