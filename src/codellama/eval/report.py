@@ -14,6 +14,7 @@ from typing import Any
 from codellama.errors import ConfigError
 from codellama.eval import paper
 from codellama.eval.charts import svg
+from codellama.eval.page import page
 
 _RESULT = ".result.json"
 _NEEDED = {"suite", "variant", "title", "model", "figures", "curves", "settings"}
@@ -43,12 +44,12 @@ def load(folder: Path) -> list[dict[str, Any]]:
 def write(folder: Path) -> tuple[Path, Path]:
     """Writes `report.html` and `report.json` of all results in a folder."""
     results = load(folder)
-    page, data = folder / "report.html", folder / "report.json"
-    page.write_text(html(results), encoding="utf-8")
+    shown_at, data = folder / "report.html", folder / "report.json"
+    shown_at.write_text(html(results), encoding="utf-8")
     short = [{k: v for k, v in one.items() if k != "failures"} | {"paper": _paper(one)}
              for one in results]  # fmt: skip
     data.write_text(json.dumps(short, indent=1) + "\n")
-    return page, data
+    return shown_at, data
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
@@ -85,7 +86,7 @@ def html(results: Sequence[Mapping[str, Any]]) -> str:
     models = ", ".join(sorted({one["model"]["name"] for one in results})) or "no run yet"
     body = [f"<h1>Evaluation of {escape(models)}</h1>", _INTRO, _overview(results)]
     body += [_section(one) for one in results]
-    return _PAGE.format(title=escape(f"Evaluation of {models}"), body="\n".join(body))
+    return page(f"Evaluation of {models}", "\n".join(body))
 
 
 def _overview(results: Sequence[Mapping[str, Any]]) -> str:
@@ -194,22 +195,3 @@ _INTRO = (
     "member of the Code Llama family, the paper's smallest model stands beside it as a "
     "yardstick.</p>"
 )
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
-table {{ border-collapse: collapse; margin: .6rem 0; }}
-th, td {{ border-bottom: 1px solid #8884; padding: .2rem .7rem; text-align: left; vertical-align: top; }}
-td.n {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }}
-tr.own td {{ font-weight: 600; }}
-.wide {{ overflow-x: auto; }}
-pre {{ overflow-x: auto; padding: .6rem; border: 1px solid #8884; white-space: pre-wrap; }}
-summary {{ cursor: pointer; }} details details {{ margin-left: 1rem; }} h4 {{ margin: .4rem 0 0; }}
-</style></head><body>
-{body}
-</body></html>
-"""  # noqa: E501
