@@ -22,7 +22,7 @@ ROWS = [
     {"runners"},
     {"checkpoint"},
     {"model", "quant"},
-    {"text"},
+    {"text", "sandbox"},
     {"errors", "settings", "strict_json", "_native", "nano"},
 ]
 ROW = {name: depth for depth, names in enumerate(ROWS) for name in names}
