@@ -79,6 +79,7 @@ def run(
     total = len(models) * len(formats) * len(contexts) * len(holes)
     done = 0
     judge = _Judge(repository, tests)
+    shown: dict[tuple[str, str], Shown] = {}  # gathering other files' text takes a while
     for model in models:
         for format in formats:
             with ExitStack() as stack:
@@ -92,7 +93,9 @@ def run(
                 for context in contexts:
                     tried = []
                     for hole in holes:
-                        tried.append(_try(llm, hole, context, repository, judge))
+                        if (hole.id, context) not in shown:
+                            shown[hole.id, context] = STRATEGIES[context](hole, repository)
+                        tried.append(_try(llm, hole, shown[hole.id, context], judge))
                         done += 1
                         if progress is not None:
                             progress(done, total)
@@ -162,11 +165,9 @@ def _warm_up(llm: LLM) -> None:
     llm.complete("def warm_up():\n", SamplingParams(temperature=0, max_tokens=4))
 
 
-def _try(llm: LLM, hole: Hole, context: str, repository: Repository, judge: _Judge) -> Tried:
+def _try(llm: LLM, hole: Hole, around: Shown, judge: _Judge) -> Tried:
     max_tokens = min(_MAX_TOKENS[hole.kind], llm.max_seq_len // 2)
-    shown = fitted(
-        STRATEGIES[context](hole, repository), llm.tokenizer, llm.max_seq_len, max_tokens
-    )
+    shown = fitted(around, llm.tokenizer, llm.max_seq_len, max_tokens)
     params = SamplingParams(
         temperature=0, max_tokens=max_tokens, stop=("\n",) if hole.kind == "line" else ()
     )

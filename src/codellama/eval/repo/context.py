@@ -13,7 +13,7 @@ from codellama.text.tokenizer import Tokenizer
 from codellama.text.trim import room_for_prompt, trim
 
 _NEAR_LINES = 20
-_WINDOW, _N_WINDOWS, _MOST_FILES = 30, 3, 200
+_WINDOW, _N_WINDOWS, _MOST_FILES = 30, 3, 40
 
 
 @dataclass(frozen=True, kw_only=True)
