@@ -32,18 +32,22 @@ def _kind(value: Any) -> str:
     if isinstance(value, types.ModuleType):
         return "module"
     if isinstance(value, type):
-        return "class"
+        return f"exception {_builtin(value)}" if issubclass(value, BaseException) else "class"
     return "callable" if callable(value) else "value"
 
 
 def _raised(error: BaseException) -> list[str]:
     """The nearest built-in class's name, and the text."""
-    names = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"]
     try:
         text = str(error)[:2000]
     except BaseException:
         text = ""
-    return [names[0] if names else "Exception", text, type(error).__name__]
+    return [_builtin(type(error)), text, type(error).__name__]
+
+
+def _builtin(kind: type) -> str:
+    """The name of the nearest class that is Python's own."""
+    return next(base.__name__ for base in kind.__mro__ if base.__module__ == "builtins")
 
 
 class _Answers:
@@ -87,6 +91,8 @@ class _Answers:
     def held(self, tag: str, rest: Any) -> Any:
         if tag == "name":
             return getattr(self.module, rest[0])
+        if tag == "module":
+            return self.module
         if tag == "o":
             return self.kept[rest[0]]
         if tag == "back":
@@ -122,4 +128,6 @@ _DO: dict[str, Any] = {
     "next": next,
     "text": str,
     "repr": repr,
+    "is": lambda target, other: isinstance(other, target),
+    "equal": lambda target, other: bool(target == other),
 }

@@ -24,6 +24,7 @@ from codellama.sandbox.results import Ran, Status, Verdict
 
 _REDUCED_NEEDS_LANDLOCK = 4
 _LAST_WORDS_S = 0.5
+_TOO_LARGE = Verdict(False, "refused", "the program or its tests are too large", 0.0, 0.0)
 
 
 class Sandbox:
@@ -135,10 +136,59 @@ class Sandbox:
             SandboxError: the sandbox failed; a solution that fails is a `Verdict`.
         """
         started = time.monotonic()
-        answering = self._job("answer", solution)
+        answering = self._job("answer", solution) | {"module": "solution"}
         testing = self._job("test", tests) | {"entry_point": entry_point}
+        return self._judge(answering, testing, started)
+
+    def run_pytest(
+        self,
+        files: Mapping[str, bytes],
+        test_paths: Sequence[str],
+        *,
+        candidate: str,
+        together: bool = False,
+    ) -> Verdict:
+        """Whether a user's own tests pass with a candidate for one of their files.
+
+        `files` is the project as relative paths, `candidate` the one that a model wrote, and
+        `test_paths` what pytest is given; it passes when pytest ends well and at least one test
+        passed. The sandbox has to be opened with the `packages` that hold pytest.
+
+        The candidate is loaded in a process of its own, as in `check`, and tests that import its
+        module get stand-ins: it cannot end, patch or skip them, nor see what they expect. What the
+        candidate's own objects say when they are compared with each other, or asked for their
+        class, is its word. Tests that patch the module, subclass its classes or do arithmetic with
+        its objects fail this way. `together` runs them in one process, where they work: then a
+        candidate that sets out to deceive can reach pytest and report what it likes, and nothing
+        prevents that.
+
+        Raises:
+            SandboxError: the sandbox failed; a candidate that fails is a `Verdict`.
+            ConfigError: a name in `files` is no relative path, or `candidate` is not among them.
+        """
+        if candidate not in files or not candidate.endswith(".py"):
+            raise ConfigError(f"the candidate {candidate!r} is no Python file among those given")
+        started = time.monotonic()
+        rest = {name: content for name, content in files.items() if name != candidate}
+        testing = self._job("pytest", "", files=files if together else rest)
+        testing |= {"test_paths": list(test_paths), "module": None}
+        if together:
+            if self._is_too_large(testing):
+                return _TOO_LARGE
+            told = self._launching.start(testing).report()
+            return _verdict(told, None, time.monotonic() - started)
+        try:
+            source = files[candidate].decode()
+        except UnicodeDecodeError:
+            return Verdict(False, "refused", "the candidate is not UTF-8", 0.0, 0.0)
+        module = _module_name(candidate)
+        answering = self._job("answer", source, files=rest) | {"module": module}
+        return self._judge(answering, testing | {"module": module}, started)
+
+    def _judge(self, answering: dict[str, Any], testing: dict[str, Any], started: float) -> Verdict:
+        """Runs a candidate and its tests beside each other, with a line between them."""
         if self._is_too_large(answering) or self._is_too_large(testing):
-            return Verdict(False, "refused", "the solution or its tests are too large", 0.0, 0.0)
+            return _TOO_LARGE
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with ours, theirs:
             candidate = self._launching.start(answering, theirs)
@@ -221,6 +271,13 @@ def _missing_everywhere() -> Iterator[str]:
         yield f"a processor of {' or '.join(kernel.MACHINES)} (this is {kernel.MACHINE})"
     elif landlock.version() == 0:
         yield "Landlock in the kernel"
+
+
+def _module_name(path: str) -> str:
+    parts = PurePosixPath(path).with_suffix("").parts
+    if parts[0] == "src":
+        parts = parts[1:]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
 def _check_name(name: str) -> None:

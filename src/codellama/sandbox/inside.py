@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _sitebuiltins
 import builtins
+import contextlib
 import importlib
 import io
 import os
@@ -22,13 +23,17 @@ _PRELOADED = (
     "json", "linecache", "math", "numbers", "operator", "random", "re", "statistics", "string",
     "struct", "sys", "textwrap", "time", "traceback", "typing", "unicodedata",
     "codellama.sandbox.answering", "codellama.sandbox.testing",
+    "codellama.sandbox.user_tests",
 )  # fmt: skip
 
 
-def preload() -> None:
+def preload(if_there: list[str]) -> None:
     """Imports what programs import most, once, before the launcher forks."""
     for name in _PRELOADED:
         importlib.import_module(name)
+    for name in if_there:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     for name in ("exit", "quit"):  # what `site` would have given
         setattr(builtins, name, _sitebuiltins.Quitter(name, ""))
 
@@ -48,10 +53,11 @@ def note(text: str) -> None:
     os.write(NOTE_FD, text.encode("utf-8", "replace"))
 
 
-def main(job: dict[str, Any], packages: list[str]) -> NoReturn:
+def main(job: dict[str, Any]) -> NoReturn:
     """Does the job and leaves with an exit code; nothing of the launcher runs after it."""
+    # These import this module, and were loaded before the fork.
+    sandbox = importlib.import_module("codellama.sandbox")
     threading.stack_size(_THREAD_STACK)
-    sys.path[:] = [*packages, *sys.path]
     sys.stdin = io.TextIOWrapper(io.FileIO(0, "r", closefd=False), encoding="utf-8")
     sys.stdout = _writer(1)
     sys.stderr = _writer(2)
@@ -60,13 +66,13 @@ def main(job: dict[str, Any], packages: list[str]) -> NoReturn:
         if mode == "program":
             run_program(job["program"])
         elif mode == "answer":
-            importlib.import_module("codellama.sandbox.answering").answer(job["program"], LINK_FD)
+            if job["module"] != "solution":
+                sandbox.user_tests.add_project_paths()
+            sandbox.answering.answer(job["program"], LINK_FD, job["module"])
         elif mode == "test":
-            importlib.import_module("codellama.sandbox.testing").test(
-                job["program"], job["entry_point"], LINK_FD
-            )
+            sandbox.testing.test(job["program"], job["entry_point"], LINK_FD)
         else:
-            importlib.import_module("codellama.sandbox.user_tests").test(job)
+            sandbox.user_tests.test(job)
         code = 0
     except SystemExit as leaving:
         code = _exit_code(leaving)

@@ -29,8 +29,8 @@ class Limits:
         open_files: file descriptors of a process.
     """
 
-    cpu_s: float = 3.0
-    wall_s: float = 10.0
+    cpu_s: float = 5.0
+    wall_s: float = 15.0
     memory_bytes: int = 512 * MIB
     processes: int = 1
     threads: int = 16

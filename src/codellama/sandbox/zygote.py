@@ -39,8 +39,9 @@ def main(control: int) -> None:
     """Serves one `Sandbox` over the socket `control` until it is closed."""
     socket_ = socket.socket(fileno=control)
     setup = read_message(control)
-    inside.preload()
     del sys.path[0]  # this package's own place, which programs have no business with
+    sys.path += setup["packages"]
+    inside.preload(["pytest"] if setup["packages"] else [])
     try:
         launcher = Launcher(setup)
     except OSError as error:
@@ -68,7 +69,6 @@ class Launcher:
         self.off = frozenset(setup["off"])
         self.is_full = setup["level"] == "full"
         self.paths: list[str] = namespaces.interpreter_paths() + setup["packages"]
-        self.packages: list[str] = setup["packages"]
         self.proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         kernel.die_with_parent()
         if self.is_full and "namespaces" not in self.off:
@@ -140,7 +140,7 @@ class Launcher:
             except BaseException as error:
                 os.write(pipes["end"][1], f"!{type(error).__name__}: {error}".encode())
                 os._exit(1)
-            inside.main(job, self.packages)
+            inside.main(job)
         for name in ("stdout", "stderr", "note"):
             os.close(pipes[name][1])
         if link is not None:
