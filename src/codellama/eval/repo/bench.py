@@ -27,9 +27,9 @@ Progress = Callable[[int, int], None]
 
 
 class Tests(Protocol):
-    """Runs a commit's own tests on its files; whether they passed."""
+    """Runs a commit's own tests on its files, of which `path` is in question; whether they pass."""
 
-    def __call__(self, files: dict[str, bytes]) -> bool: ...
+    def __call__(self, files: dict[str, bytes], path: str) -> bool: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,14 +141,16 @@ class _Judge:
     def passed(self, hole: Hole, reply: str) -> bool | None:
         if self._tests is None:
             return None
+        if not hole.path.endswith(".py"):
+            return None
         if hole.commit not in self._trees:
             tree = self._repository.tree(hole.commit)
-            self._trees[hole.commit] = tree if self._tests(tree) else None
+            self._trees[hole.commit] = tree if self._tests(tree, hole.path) else None
         files = self._trees[hole.commit]
         if files is None:
             return None
         text = hole.prefix + reply + hole.suffix
-        return self._tests({**files, hole.path: text.encode()})
+        return self._tests({**files, hole.path: text.encode()}, hole.path)
 
 
 def _in_format(model: str, format: str, stack: ExitStack, say: Callable[[str], None]) -> str | Path:
