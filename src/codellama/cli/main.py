@@ -27,10 +27,13 @@ VERBS = {
     "convert": "write a checkpoint in another place or number format",
     "quantize": "write a checkpoint as a smaller GGUF file, and report what that cost",
     "bench": "measure speed, beside what the machine can do",
+    "eval": "run the published evaluations, beside the paper's figures",
+    "bench-repo": "measure models on holes that your own git history filled",
     "train": "train a model",
     "data": "prepare a training corpus",
 }
-"""What each verb does. Its module is `codellama.cli.<verb>`, with `add_arguments` and `run`."""
+"""What each verb does. Its module is `codellama.cli.<verb>`, with `add_arguments` and `run`; a dash
+in the verb is an underscore in the module."""
 
 _EXTRAS = {"torch": "torch", "train": "train", "data": "train"}
 
@@ -56,7 +59,7 @@ def verb_parser(verb: str) -> Parser:
     """The parser of what comes after `verb`; its module is imported for it."""
     does = VERBS[verb]
     found = Parser(prog=f"codellama {verb}", description=does[0].upper() + does[1:] + ".")
-    module = importlib.import_module(f"codellama.cli.{verb}")
+    module = importlib.import_module(f"codellama.cli.{verb.replace('-', '_')}")
     module.add_arguments(found)
     found.set_defaults(run=module.run)
     _add_traceback(found)
