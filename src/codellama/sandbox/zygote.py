@@ -85,8 +85,8 @@ class Launcher:
             job = read_message(channel)
             try:
                 report = self._run(job, channel, link)
-            except OSError as error:
-                report = {"failed": str(error)}
+            except Exception as error:
+                report = {"failed": f"{type(error).__name__}: {error}"}
             write_message(channel, report)
         except Ended:
             pass
