@@ -137,7 +137,7 @@ def run(args: Namespace) -> int:
 def _one(
     args: Namespace, suite: Suite, source: Source, folder: Path, console: Console
 ) -> dict[str, Any] | None:
-    from codellama.eval import failures, report
+    from codellama.eval import report
     from codellama.eval.data import find
     from codellama.eval.judge import Tools
     from codellama.eval.run import Plan, evaluate, generate, stem
@@ -161,7 +161,7 @@ def _one(
             result, judged = evaluate(
                 suite, source, data, plan, folder, tools=tools, restart=args.restart, progress=shown
             )
-    report.save(result, failures.entries(judged), folder / name)
+    report.save(result, judged, folder / name)
     return result
 
 
