@@ -21,7 +21,7 @@ ROWS = [
     {"engine", "train", "bench"},
     {"runners"},
     {"checkpoint"},
-    {"model", "quant"},
+    {"model", "quant", "solve"},
     {"text", "sandbox"},
     {"errors", "settings", "strict_json", "_native", "nano"},
 ]

@@ -21,6 +21,7 @@ VERBS = {
     "complete": "continue a text",
     "infill": "fill a hole in a file or a text",
     "chat": "ask one question, or hold a conversation",
+    "solve": "write code until it passes your tests",
     "serve": "serve models over HTTP",
     "info": "describe a checkpoint from its headers",
     "models": "list the members of the Code Llama family and their sizes",

@@ -171,7 +171,8 @@ class Sandbox:
         started = time.monotonic()
         rest = {name: content for name, content in files.items() if name != candidate}
         testing = self._job("pytest", "", files=files if together else rest)
-        testing |= {"test_paths": list(test_paths), "module": None}
+        folders = [str(PurePosixPath(path).parent) for path in (candidate, *test_paths)]
+        testing |= {"test_paths": list(test_paths), "module": None, "folders": folders}
         if together:
             if self._is_too_large(testing):
                 return _TOO_LARGE
@@ -182,7 +183,8 @@ class Sandbox:
         except UnicodeDecodeError:
             return Verdict(False, "refused", "the candidate is not UTF-8", 0.0, 0.0)
         module = _module_name(candidate)
-        answering = self._job("answer", source, files=rest) | {"module": module}
+        answering = self._job("answer", source, files=rest)
+        answering |= {"module": module, "folders": folders}
         return self._judge(answering, testing | {"module": module}, started)
 
     def _judge(self, answering: dict[str, Any], testing: dict[str, Any], started: float) -> Verdict:

@@ -17,13 +17,13 @@ from typing import Any, NoReturn
 NOTE_FD, LINK_FD = 3, 4
 _THREAD_STACK = 512 << 10
 _PRELOADED = (
-    "abc", "array", "ast", "atexit", "base64", "bisect", "calendar", "cmath",
-    "collections", "collections.abc", "contextlib", "copy", "ctypes", "dataclasses", "datetime",
-    "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io", "itertools",
-    "json", "linecache", "math", "numbers", "operator", "random", "re", "statistics", "string",
-    "struct", "sys", "textwrap", "time", "traceback", "typing", "unicodedata",
-    "codellama.sandbox.answering", "codellama.sandbox.testing",
-    "codellama.sandbox.user_tests",
+    "abc", "array", "ast", "atexit", "base64", "bisect", "calendar", "cmath", "collections",
+    "collections.abc", "contextlib", "copy", "csv", "ctypes", "dataclasses", "datetime",
+    "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io",
+    "itertools", "json", "linecache", "math", "mmap", "numbers", "operator", "random", "re",
+    "resource", "socket", "statistics", "string", "struct", "subprocess", "sys", "textwrap",
+    "time", "traceback", "typing", "unicodedata", "codellama.sandbox.answering",
+    "codellama.sandbox.testing", "codellama.sandbox.user_tests",
 )  # fmt: skip
 
 
@@ -66,8 +66,8 @@ def main(job: dict[str, Any]) -> NoReturn:
         if mode == "program":
             run_program(job["program"])
         elif mode == "answer":
-            if job["module"] != "solution":
-                sandbox.user_tests.add_project_paths()
+            if "folders" in job:
+                sandbox.user_tests.add_project_paths(job["folders"])
             sandbox.answering.answer(job["program"], LINK_FD, job["module"])
         elif mode == "test":
             sandbox.testing.test(job["program"], job["entry_point"], LINK_FD)

@@ -157,7 +157,9 @@ def program(*, pid: int, many_processes: bool, has_scratch: bool) -> bytes:
     found += _for_call(_IOCTL[column], _only(1, _IOCTLS, errno.ENOTTY))
     found += _for_call(_PRCTL[column], _only(0, _PRCTLS, errno.EPERM))
     found += _for_call(_FCNTL[column], _but(1, _FCNTLS_REFUSED))
-    reads_only = [
+    reads_its_own = [
+        _argument(0),
+        _statement(_JEQ, 0, 0, 4),
         _argument(2),
         _statement(_JEQ, 0, 0, 2),
         _argument(2, high=True),
@@ -165,7 +167,7 @@ def program(*, pid: int, many_processes: bool, has_scratch: bool) -> bytes:
         _refuse(errno.EPERM),
         _return(_ALLOW),
     ]
-    found += _for_call(_PRLIMIT[column], reads_only)
+    found += _for_call(_PRLIMIT[column], reads_its_own)
     found.append(_refuse(errno.EPERM))
     return b"".join(found)
 
