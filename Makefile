@@ -8,7 +8,7 @@ PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
 .PHONY: demo setup test test-slow test-gpu test-clients check fix check-native check-neon bench \
-        bench-peers bench-tools bench-ik bench-serve soak docs nano-cpu clean native
+        bench-peers bench-tools bench-ik bench-serve soak docs nano-cpu clean native web test-web
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -126,6 +126,20 @@ bench-serve: $(DEV)/installed
 SOAK_S ?= 600
 soak: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/soak.py $(SOAK_S)
+
+# The playground, from `web/` into the package: needs node 20.19 or newer.
+web: web/node_modules/.installed
+	cd web && npm run --silent build
+
+web/node_modules/.installed: web/package.json web/package-lock.json
+	cd web && npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+# The playground in a browser (chromium) over a running server; makes the pictures in docs/images.
+test-web: $(DEV)/installed web/node_modules/.installed
+	cd web && npm test --silent
+	$(DEV)/bin/pip install $(PIP) -c constraints.txt "playwright>=1.50"
+	$(DEV)/bin/python -m pytest -m browser tests/web
 
 docs: $(DEV)/installed
 	$(DEV)/bin/mkdocs build --strict --site-dir build/site
