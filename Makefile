@@ -32,7 +32,7 @@ $(DEV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 test: $(DEV)/installed
-	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network"
+	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network and not browser"
 
 test-slow: $(DEV)/installed
 	$(DEV)/bin/python -m pytest -m "slow"
@@ -139,7 +139,7 @@ web/node_modules/.installed: web/package.json web/package-lock.json
 test-web: $(DEV)/installed web/node_modules/.installed
 	cd web && npm test --silent
 	$(DEV)/bin/pip install $(PIP) -c constraints.txt "playwright>=1.50"
-	$(DEV)/bin/python -m pytest -m browser tests/web
+	$(DEV)/bin/python -m pytest -m browser tests/web --pictures docs/images
 
 docs: $(DEV)/installed
 	$(DEV)/bin/mkdocs build --strict --site-dir build/site

@@ -21,6 +21,13 @@ export interface App {
   readonly say: (text: string) => void;
   /** Puts code at the cursor of the first editor and goes there. */
   readonly insert: (code: string) => void;
+  /** How dense the text was found to be; see `replyToHole`. */
+  readonly density: Density;
+}
+
+/** Which entry of `CHARS_PER_TOKEN` fitted last, so that one refusal teaches for the next request. */
+export interface Density {
+  at: number;
 }
 
 /** One of the three ways to work with the model. */
@@ -52,7 +59,8 @@ export async function replyToHole(
   const room = (model?.context ?? CONTEXT_UNKNOWN) - wish.maxTokens - 8;
   const meter = app.status.begin();
   try {
-    for (const [attempt, chars] of CHARS_PER_TOKEN.entries()) {
+    for (;;) {
+      const chars = CHARS_PER_TOKEN[app.density.at] ?? 1;
       const near = around(prefix, suffix, Math.max(64, Math.floor(room * chars)));
       const ask: Ask = model?.hasInfill === false
         ? { kind: "text", prompt: near.prefix }
@@ -63,10 +71,10 @@ export async function replyToHole(
           { replies: on, tokens: meter.tokens, timings: meter.timings }, signal);
       } catch (error) {
         const isTooLong = error instanceof Refused && error.code === "context_length_exceeded";
-        if (!isTooLong || attempt === CHARS_PER_TOKEN.length - 1) throw error;
+        if (!isTooLong || app.density.at === CHARS_PER_TOKEN.length - 1) throw error;
+        app.density.at += 1;
       }
     }
-    throw new Error("every share of the context was tried");
   } finally {
     meter.end();
   }

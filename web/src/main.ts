@@ -42,6 +42,7 @@ const banner = h("div", { class: "banner", role: "alert", hidden: true });
 const facts = h("span", { class: "facts muted" });
 
 const app: App = {
+  density: { at: 0 },
   api, settings, status, popover, inspector, model,
   say: (text) => (announcer.textContent = text),
   insert: (code) => {

@@ -55,11 +55,6 @@ export function branch(reply: Reply, at: number, other: Alternative): Reply {
   return { text, tokens, spans: spansOf(text, tokens), finish: null };
 }
 
-/** Whether a token ends a reply: it has no text. */
-export function isEnd(token: Alternative): boolean {
-  return token.bytes.length === 0;
-}
-
 export interface Watcher {
   /** The replies so far, after each step that brought something. */
   replies(replies: readonly Reply[]): void;
@@ -118,7 +113,7 @@ export async function continueFrom(
   signal: AbortSignal,
 ): Promise<{ ask: Ask; reply: Reply }> {
   const prompt = await api.promptIds(model, ask, signal);
-  if (isEnd(other) || (wish.stop !== null && other.text.includes(wish.stop))) {
+  if (other.bytes.length === 0 || prompt.stopIds.includes(other.id) || (wish.stop !== null && other.text.includes(wish.stop))) {
     const kept = reply.tokens.slice(0, at);
     const text = reply.text.slice(0, reply.spans[at]?.from ?? 0);
     const ended = { text, tokens: kept, spans: spansOf(text, kept), finish: "stop" };

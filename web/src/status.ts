@@ -38,7 +38,8 @@ export class Status {
     const figures = [this.#speed, this.#first, this.#prompt, this.#cached, this.#memory, this.#cancelled];
     this.element = h("footer", { class: "status" },
       h("div", { class: "state-box", role: "status" }, this.#state),
-      h("dl", { class: "figures", "aria-label": "Speed and cache", tabindex: "0", role: "group" }, ...figures.map((one) => one.element)));
+      h("div", { class: "figures-box", role: "group", "aria-label": "Speed and cache", tabindex: "0" },
+        h("dl", { class: "figures" }, ...figures.map((one) => one.element))));
     this.#memory.set("0");
     this.#cancelled.set("0");
   }

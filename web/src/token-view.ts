@@ -38,7 +38,6 @@ export function alternativesList(subject: TokenSubject): HTMLElement {
         {
           type: "button",
           class: `alternative${isOwn ? " is-own" : ""}`,
-          "aria-label": `${one.text === "" ? "end" : one.text}, ${percent(one.logprob)}${isOwn ? ", written" : ", continue from here"}`,
           "aria-current": isOwn ? "true" : null,
           disabled: isOwn,
           on: { click: () => subject.pick(one) },
@@ -46,6 +45,7 @@ export function alternativesList(subject: TokenSubject): HTMLElement {
         h("code", {}, one.bytes.length === 0 ? `${one.text || "∅"} (end)` : visible(one.text)),
         bar,
         h("span", { class: "share" }, percent(one.logprob)),
+        h("span", { class: "unseen" }, isOwn ? " was written" : " continue from here"),
       ),
     );
   });

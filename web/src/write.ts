@@ -5,7 +5,7 @@ import { EditorView, keymap } from "@codemirror/view";
 import type { App, Pane } from "./app";
 import { replyToHole } from "./app";
 import type { Ask, Wish } from "./ask";
-import { h, icon, key } from "./dom";
+import { fill, h, icon, key } from "./dom";
 import { Editor, LANGUAGES, type Language } from "./editor";
 import { ghostOf, ghostText, setGhost } from "./ghost";
 import type { Subject } from "./inspector";
@@ -74,8 +74,7 @@ export class WritePane implements Pane {
     const language = h("select", { "aria-label": "Language", on: { change: () => (this.editor.language = language.value as Language) } },
       ...Object.entries(LANGUAGES).map(([value, label]) => h("option", { value }, label)));
     const suggest = h("button", { type: "button", class: "button", title: "Alt-\\", on: { click: () => { this.ask(0); this.editor.view.focus(); } } }, "Suggest");
-    this.#hint.append("Type, or ", key("Alt"), key("\\"), " to ask. ", key("Tab"), " accepts, ", key("Alt"), key("Enter"),
-      " a line, ", key("Esc"), " dismisses, ", key("Alt"), key("]"), " shows another.");
+    this.#hintAt("keys");
     this.element = h("div", { class: "pane write" },
       h("div", { class: "toolbar" }, language, suggest, h("span", { class: "grow" }), this.#bar),
       this.#notice.element, this.editor.element, this.#hint);
@@ -181,6 +180,7 @@ export class WritePane implements Pane {
     }
     this.#stop();
     this.#hide();
+    this.#hintAt("keys");
     if (isTyped && main.empty && !this.#isMuted && this.app.settings.values.auto) this.ask(this.app.settings.values.debounceMs);
   }
 
@@ -197,7 +197,7 @@ export class WritePane implements Pane {
       if (suggestion.text === "") {
         this.#cache.drop(suggestion);
         this.app.say("No suggestion here");
-        this.#hint.dataset["state"] = "none";
+        this.#hintAt("none");
       } else {
         this.app.say(`Suggestion: ${suggestion.text}`);
       }
@@ -299,11 +299,19 @@ export class WritePane implements Pane {
 
   #show(suggestion: Suggestion, from: number, at: number): void {
     this.#shown = suggestion;
-    delete this.#hint.dataset["state"];
+    this.#hintAt("keys");
     if (from >= suggestion.text.length) return this.#clearGhost();
     const spans = spansOf(suggestion.text, suggestion.tokens);
     this.editor.view.dispatch({ effects: setGhost.of({ at, text: suggestion.text, tokens: suggestion.tokens, spans, from }) });
     this.#refresh();
+  }
+
+  #hintAt(state: "keys" | "none"): void {
+    if (this.#hint.dataset["state"] === state) return;
+    this.#hint.dataset["state"] = state;
+    if (state === "none") return fill(this.#hint, "No suggestion here.");
+    fill(this.#hint, "Type, or ", key("Alt"), key("\\"), " to ask. ", key("Tab"), " accepts, ", key("Alt"), key("Enter"),
+      " a line, ", key("Esc"), " dismisses, ", key("Alt"), key("]"), " shows another.");
   }
 
   #refresh(): void {

@@ -62,12 +62,16 @@ async def prompt_ids(call: Call, body: PromptRequest) -> None:
         prompt = await prompting.text_prompt(call, served, body.prompt)
     tokenizer = served.model.tokenizer
 
+    controls = tokenizer.control_ids
+
     def named() -> list[dict[str, Any]]:
         return [
             {
                 "id": token_id,
-                "text": token_text(tokenizer, token_id),
-                "is_control": not tokenizer.token_bytes(token_id),
+                "text": tokenizer.piece(token_id).lstrip("▁")
+                if token_id in controls
+                else token_text(tokenizer, token_id),
+                "is_control": token_id in controls,
             }
             for token_id in prompt.ids
         ]
