@@ -46,6 +46,20 @@ export function icon(...paths: string[]): SVGSVGElement {
   return svg;
 }
 
+/** A share of 1 as a bar; decoration, for a number that stands beside it. */
+export function bar(share: number): SVGSVGElement {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("class", "bar");
+  svg.setAttribute("aria-hidden", "true");
+  for (const width of [1, share]) {
+    const rect = document.createElementNS(SVG, "rect");
+    rect.setAttribute("width", `${(100 * width).toFixed(1)}%`);
+    rect.setAttribute("height", "100%");
+    svg.append(rect);
+  }
+  return svg;
+}
+
 export function key(name: string): HTMLElement {
   return h("kbd", {}, name);
 }

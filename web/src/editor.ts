@@ -15,7 +15,7 @@ export type Language = keyof typeof LANGUAGES;
 const look = EditorView.theme({
   "&": { height: "100%", backgroundColor: "var(--surface)", color: "var(--text)", fontSize: "var(--code-size)" },
   "&.cm-focused": { outline: "none" },
-  ".cm-scroller": { fontFamily: "var(--code)", lineHeight: "1.65" },
+  ".cm-scroller": { fontFamily: "var(--code)", fontVariantLigatures: "none", lineHeight: "1.65" },
   ".cm-content": { caretColor: "var(--accent)", padding: "14px 0" },
   ".cm-line": { padding: "0 16px 0 8px" },
   ".cm-gutters": { backgroundColor: "var(--surface)", color: "var(--faint)", border: "none" },

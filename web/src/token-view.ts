@@ -1,6 +1,6 @@
 /** Tokens as elements: coloured by probability, and with their alternatives when pointed at. */
 
-import { h } from "./dom";
+import { bar, h } from "./dom";
 import { choices, heat, percent, pieces, visible, type Alternative, type Span, type Token } from "./tokens";
 
 /** The part [from, to) of a text, each token in an element that knows its number. */
@@ -29,7 +29,6 @@ export function alternativesList(subject: TokenSubject): HTMLElement {
   const { token } = subject;
   const rows = choices(token).map((one) => {
     const isOwn = one.id === token.id;
-    const bar = h("meter", { min: 0, max: 1, value: Math.exp(one.logprob), "aria-hidden": "true", tabindex: "-1" });
     return h(
       "li",
       {},
@@ -43,7 +42,7 @@ export function alternativesList(subject: TokenSubject): HTMLElement {
           on: { click: () => subject.pick(one) },
         },
         h("code", {}, one.bytes.length === 0 ? `${one.text || "∅"} (end)` : visible(one.text)),
-        bar,
+        bar(Math.exp(one.logprob)),
         h("span", { class: "share" }, percent(one.logprob)),
         h("span", { class: "unseen" }, isOwn ? " was written" : " continue from here"),
       ),

@@ -16,20 +16,12 @@ import { firstLine, SuggestionCache, type Suggestion } from "./suggestions";
 import { tokenNumber } from "./token-view";
 import { spansOf, type Alternative, type Token } from "./tokens";
 
-const SAMPLE = `"""Shapes, and what can be said about them."""
-
-import math
+const SAMPLE = `import os
 
 
-class Circle:
-    def __init__(self, radius):
-        self.radius = radius
-
-    def area(self):
-        return math.pi * self.radius ** 2
-
-    def circumference(self):
-        return `;
+def read(path):
+    with open(path) as file:
+        `;
 
 export class WritePane implements Pane {
   readonly element: HTMLElement;
@@ -83,6 +75,7 @@ export class WritePane implements Pane {
       const token = this.#shown?.tokens[at];
       return token ? { token, pick: (other) => this.#pick(at, other) } : null;
     });
+    if (text === null) this.editor.view.dispatch({ selection: { anchor: SAMPLE.length } });
     app.settings.onChange((name) => {
       if (["temperature", "topP", "topK", "minP", "repetitionPenalty", "maxTokens", "seed", "alternatives", "lines"].includes(name)) {
         this.#latest.stop();
