@@ -17,12 +17,12 @@ PACKAGE = Path(codellama.__file__).parent
 ROWS = [
     {"__main__"},
     {"cli"},
-    {"server"},
+    {"server", "eval"},
     {"engine", "train", "bench"},
     {"runners"},
     {"checkpoint"},
-    {"model", "quant"},
-    {"text"},
+    {"model", "quant", "solve"},
+    {"text", "sandbox"},
     {"errors", "settings", "strict_json", "_native", "nano"},
 ]
 ROW = {name: depth for depth, names in enumerate(ROWS) for name in names}

@@ -65,7 +65,7 @@ def test_speed_first_token_and_cache_are_shown(page: Playground) -> None:
 def test_settings_say_what_they_do_and_do_it(page: Playground) -> None:
     page.go_to("Settings")
     rows = page.page.locator(".setting")
-    assert rows.count() == 16
+    assert rows.count() == 17
     for i in range(rows.count()):
         control = rows.nth(i).locator("input, select, textarea")
         meaning = page.page.locator(f"#{control.get_attribute('aria-describedby')}")

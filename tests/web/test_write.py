@@ -205,3 +205,30 @@ def test_a_file_larger_than_the_context_is_shown_in_part(visit: Callable[..., Pl
     page.idle()
     assert len(page.asked) == n + 1  # what fits is remembered
     assert page.asked[-1]["prompt"] == f"{prompt}§"
+
+
+def test_a_word_that_is_half_typed_is_gone_on_with(visit: Callable[..., Playground]) -> None:
+    """Suffix first, where the reply is made to begin with the token that the cursor stands in."""
+    page = visit(settings={"order": "spm"})
+    page.set_text("def double(x):\n    ret")
+    ghost = page.suggestion()
+    assert page.asked[-1]["order"] == "spm"
+    chips = page.page.locator('[data-sheet="tokens"] .chip')
+    shown = "".join(chips.all_text_contents())
+    assert shown == ghost.replace(" ", "·").replace("\n", "⏎")
+    page.go_to("Prompt")
+    prompt = page.page.locator('[data-sheet="prompt"]')
+    page.until(lambda: "···ret" in str(prompt.text_content()))
+    assert prompt.locator(".is-control code").all_text_contents() == [
+        "<s>",
+        "<PRE>",
+        "<SUF>",
+        "<MID>",
+    ]
+    page.go_to("Tokens")
+    chips.nth(1).click()
+    page.page.locator(".detail button:enabled").first.click()
+    page.until(lambda: len(page.asked) > 1)
+    page.idle()
+    assert page.ghost_text != ghost
+    assert page.asked[-1]["prompt"].startswith("def double(x):\n    ret")

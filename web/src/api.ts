@@ -1,6 +1,6 @@
 /** The server's answers, and the ways in which there may be none. */
 
-import { promptCall, type Ask, type Call } from "./ask";
+import { promptCall, type Ask, type Call, type Order } from "./ask";
 import { EventParser } from "./sse";
 import type { Alternative, Token } from "./tokens";
 
@@ -30,6 +30,8 @@ export interface ModelEntry {
 export interface PromptIds {
   readonly tokens: readonly { readonly id: number; readonly text: string; readonly isControl: boolean }[];
   readonly stopIds: readonly number[];
+  /** Text in front of the cursor that is no part of the ids: the reply is made to begin with it. */
+  readonly begun: string;
   readonly context: number;
 }
 
@@ -44,6 +46,7 @@ export interface Timings {
 }
 
 export type Event =
+  | { readonly kind: "order"; readonly order: Order }
   | { readonly kind: "piece"; readonly index: number; readonly text: string; readonly tokens: readonly Token[]; readonly finish: string | null }
   | { readonly kind: "timings"; readonly timings: Timings };
 
@@ -75,6 +78,7 @@ export class Api {
         isControl: token["is_control"] === true,
       })),
       stopIds: Array.isArray(found["stop_token_ids"]) ? found["stop_token_ids"].map(number) : [],
+      begun: text(found["begun"]),
       context: number(found["max_model_len"]),
     };
   }
@@ -91,6 +95,8 @@ export class Api {
   /** A reply's events. Ends early, and tells the server so, when `signal` says. */
   async *stream(call: Call, signal: AbortSignal): AsyncGenerator<Event> {
     const response = await this.#send(call.path, call.body, signal);
+    const order = response.headers.get("x-codellama-order");
+    if (order === "psm" || order === "spm") yield { kind: "order", order };
     const reader = response.body?.getReader();
     if (!reader) throw new Unreachable("the answer has no body");
     const parser = new EventParser();

@@ -68,7 +68,7 @@ export async function replyToHole(
       sent(ask, near.isCut);
       try {
         return await generate(app.api, model?.id ?? "", ask, wish, app.settings.values,
-          { replies: on, tokens: meter.tokens, timings: meter.timings }, signal);
+          { replies: on, tokens: meter.tokens, timings: meter.timings, told: (told) => sent(told, near.isCut) }, signal);
       } catch (error) {
         const isTooLong = error instanceof Refused && error.code === "context_length_exceeded";
         if (!isTooLong || app.density.at === CHARS_PER_TOKEN.length - 1) throw error;

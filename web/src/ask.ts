@@ -7,8 +7,11 @@ export interface Message {
   readonly content: string;
 }
 
+/** Which side of a hole is read first: the one before it, or the one behind it. */
+export type Order = "psm" | "spm";
+
 export type Ask =
-  | { readonly kind: "infill"; readonly prefix: string; readonly suffix: string }
+  | { readonly kind: "infill"; readonly prefix: string; readonly suffix: string; readonly order?: Order }
   | { readonly kind: "text"; readonly prompt: string }
   | { readonly kind: "chat"; readonly messages: readonly Message[] }
   | { readonly kind: "ids"; readonly ids: readonly number[]; readonly stopIds: readonly number[] };
@@ -52,14 +55,18 @@ export function replyCall(model: string, ask: Ask, wish: Wish, values: Readonly<
   }
   return {
     path: "/v1/completions",
-    body: { ...drawing, ...prompt(ask), logprobs: values.alternatives, return_token_ids: true },
+    body: { ...drawing, ...prompt(ask), ...orderOf(ask, values), logprobs: values.alternatives, return_token_ids: true },
   };
 }
 
 /** The request that says which ids the model reads. */
 export function promptCall(model: string, ask: Ask): Call {
-  const body = ask.kind === "chat" ? { messages: ask.messages } : prompt(ask);
+  const body = ask.kind === "chat" ? { messages: ask.messages } : { ...prompt(ask), ...(ask.kind === "infill" && ask.order ? { order: ask.order } : {}) };
   return { path: "/v1/prompt_ids", body: { model, ...body } };
+}
+
+function orderOf(ask: Ask, values: Readonly<Values>): { readonly order?: string } {
+  return ask.kind === "infill" ? { order: ask.order ?? values.order } : {};
 }
 
 function prompt(ask: Exclude<Ask, { kind: "chat" }>): Record<string, unknown> {

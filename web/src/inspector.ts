@@ -136,6 +136,8 @@ export class Inspector {
       fill(this.#prompt,
         h("p", { class: "summary" }, `${ids.length} of ${found.context} tokens of context. `,
           h("span", { class: "id is-control sample" }, "Control tokens"), " have no text: they tell the model where things begin."),
+        found.begun === "" ? null : h("p", { class: "summary" }, "Then ", h("code", {}, visible(found.begun)),
+          " from before the cursor, which stops inside a token: what is drawn has to begin with it."),
         h("div", { class: "row" }, copy),
         list);
     } catch (error) {

@@ -61,6 +61,8 @@ export interface Watcher {
   /** Tokens that have come since the last call, of all replies together. */
   tokens(n: number): void;
   timings(timings: Timings): void;
+  /** The prompt as it was told, once the server has said in which order. */
+  told?(ask: Ask): void;
 }
 
 /**
@@ -82,6 +84,10 @@ export async function generate(
   const found = (): Reply[] => growing.map((one) => one.reply);
   try {
     for await (const event of api.stream(replyCall(model, ask, wish, values), signal)) {
+      if (event.kind === "order") {
+        if (ask.kind === "infill") watcher.told?.({ ...ask, order: event.order });
+        continue;
+      }
       if (event.kind === "timings") {
         watcher.timings(event.timings);
         continue;
@@ -121,6 +127,13 @@ export async function continueFrom(
     return { ask, reply: ended };
   }
   const beginning = branch(reply, at, other);
+  if (ask.kind === "infill" && prompt.begun !== "") {
+    // The reply's first tokens repeat what was typed and are not told apart: go on from the text.
+    const longer: Ask = { ...ask, prefix: ask.prefix + beginning.text };
+    watcher.replies([beginning]);
+    const [found] = await generate(api, model, longer, wish, values, watcher, signal, beginning);
+    return { ask: longer, reply: found ?? beginning };
+  }
   const ids = [...prompt.tokens.map((token) => token.id), ...beginning.tokens.map((token) => token.id)];
   const next: Ask = { kind: "ids", ids, stopIds: prompt.stopIds };
   watcher.replies([beginning]);

@@ -16,6 +16,7 @@ export interface Values {
   lines: "one" | "block";
   auto: boolean;
   heat: boolean;
+  order: "auto" | "psm" | "spm";
   system: string;
 }
 
@@ -47,6 +48,7 @@ export const DEFAULTS: Readonly<Values> = {
   lines: "block",
   auto: true,
   heat: false,
+  order: "auto",
   system: "",
 };
 
@@ -111,6 +113,10 @@ export const FIELDS: Readonly<Record<keyof Values, Field>> = {
     kind: "switch", label: "Heat map",
     meaning: "Colours tokens by how improbable they were.",
   },
+  order: {
+    kind: "choice", options: { auto: "Automatic", psm: "Text before first", spm: "Text behind first" }, label: "Order of a hole",
+    meaning: "Which side of the hole the model reads first. Text before first is the reference's; the other re-reads less of a file while you type; automatic takes what the cache makes cheaper.",
+  },
   system: {
     kind: "text", label: "System message",
     meaning: "Comes before the conversation and tells the model how to answer.",
@@ -131,7 +137,7 @@ export function checked(name: keyof Values, value: unknown): Values[keyof Values
       return Math.min(field.max, Math.max(field.min, rounded));
     }
     case "choice":
-      return typeof value === "string" && value in field.options ? (value as Values["lines"]) : DEFAULTS[name];
+      return typeof value === "string" && value in field.options ? (value as Values["lines" | "order"]) : DEFAULTS[name];
     case "switch":
       return typeof value === "boolean" ? value : DEFAULTS[name];
     case "text":

@@ -77,7 +77,7 @@ export class WritePane implements Pane {
     });
     if (text === null) this.editor.view.dispatch({ selection: { anchor: SAMPLE.length } });
     app.settings.onChange((name) => {
-      if (["temperature", "topP", "topK", "minP", "repetitionPenalty", "maxTokens", "seed", "alternatives", "lines"].includes(name)) {
+      if (["temperature", "topP", "topK", "minP", "repetitionPenalty", "maxTokens", "seed", "alternatives", "lines", "order"].includes(name)) {
         this.#latest.stop();
         this.#cache.clear();
         this.#hide();

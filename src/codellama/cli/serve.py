@@ -49,6 +49,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "that is quicker; results are the same (default: lookup)")  # fmt: skip
     add("--draft-model", metavar="M", help="a smaller model of the same vocabulary, to guess the "
         "rest")  # fmt: skip
+    add("--infill-order", choices=("auto", "psm", "spm"), help="how holes are told where a request "
+        "does not say: prefix first, suffix first, or what the cache makes cheaper (default: "
+        "auto)")  # fmt: skip
     add("--engine", choices=("cpu", "torch"), help="default: cpu")
     add("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
     terminal.add_arguments(parser)
@@ -56,7 +59,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 _FLAGS = ("host", "port", "hosts", "origins", "key_file", "insecure_no_auth", "public_metrics",
           "strict_models", "max_seq_len", "max_num_seqs", "step_tokens", "threads", "kv_cache",
-          "speculation", "draft_model", "engine", "log_level")  # fmt: skip
+          "speculation", "draft_model", "infill_order", "engine", "log_level")  # fmt: skip
 
 
 def run(args: Namespace) -> int:

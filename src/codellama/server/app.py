@@ -17,8 +17,10 @@ from codellama.server import playground
 from codellama.server.access import Access
 from codellama.server.refusals import Refusal, encode, shape_of
 from codellama.server.routes import (
+    chat,
     llamacpp,
     mistral,
+    models,
     ollama,
     openai,
     plain,
@@ -33,7 +35,20 @@ from codellama.server.web import Endpoint, State
 
 ENDPOINTS: tuple[Endpoint[Any], ...] = tuple(
     endpoint
-    for module in (openai, replay, mistral, llamacpp, ollama, tabby, tgi, tokens, plain, playground)
+    for module in (
+        openai,
+        chat,
+        models,
+        replay,
+        mistral,
+        llamacpp,
+        ollama,
+        tabby,
+        tgi,
+        tokens,
+        plain,
+        playground,
+    )
     for endpoint in module.ENDPOINTS
 )
 

@@ -76,6 +76,12 @@ class Drawing(Body):
     bundle: bool = False
 
 
+class Infilling(Body):
+    """What comes first in the prompt for a hole: the prefix (psm) or the suffix (spm)."""
+
+    order: Literal["auto", "psm", "spm"] | None = None
+
+
 class Segments(Body):
     """Where a Tabby client's cursor is."""
 
@@ -85,7 +91,7 @@ class Segments(Body):
     clipboard: str | None = None
 
 
-class CompletionRequest(Drawing):
+class CompletionRequest(Drawing, Infilling):
     """`POST /v1/completions`."""
 
     prompt: str | list[str] | Ids | list[Ids]
@@ -98,7 +104,7 @@ class CompletionRequest(Drawing):
     return_token_ids: bool = False
 
 
-class TabbyRequest(Body):
+class TabbyRequest(Infilling):
     """`POST /v1/completions` as Tabby's editor plugins send it."""
 
     language: str = ""
@@ -134,7 +140,7 @@ class ChatRequest(Drawing):
     chat_template_kwargs: None = None
 
 
-class FimRequest(Drawing):
+class FimRequest(Drawing, Infilling):
     """Mistral's `POST /v1/fim/completions`."""
 
     prompt: str
@@ -150,7 +156,7 @@ class Extra(Body):
     filename: str | None = None
 
 
-class LlamaRequest(Body):
+class LlamaRequest(Infilling):
     """What llama.cpp's `/infill` and `/completion` have in common."""
 
     model: str = ""
@@ -206,6 +212,7 @@ class PromptRequest(Body):
     model: str = ""
     prompt: str | Ids | None = None
     suffix: str | None = None
+    order: Literal["psm", "spm"] = "psm"
     messages: Annotated[list[Message], Field(min_length=1, max_length=1024)] | None = None
 
 
@@ -241,7 +248,7 @@ class OllamaRequest(Body):
     format: str | dict[str, Any] | None = None
 
 
-class GenerateRequest(OllamaRequest):
+class GenerateRequest(OllamaRequest, Infilling):
     """Ollama's `POST /api/generate`."""
 
     prompt: str = ""
@@ -282,7 +289,7 @@ class TgiParameters(Body):
     frequency_penalty: Penalty | None = None
 
 
-class TgiRequest(Body):
+class TgiRequest(Infilling):
     """TGI's `POST /generate` and `/generate_stream`."""
 
     inputs: str

@@ -64,7 +64,9 @@ class Settings:
     which are served beside it by names of their own. `hosts` are further values of the Host
     header that are served, `origins` pages of other origins that may call; "editors" stands for
     editors' web views. A `key_file` holds one key a line. `step_tokens` bounds the work of one
-    step, and with it the gap that a long prompt makes in the replies beside it. `kv_cache`,
+    step, and with it the gap that a long prompt makes in the replies beside it. `infill_order` is
+    how holes are told where a request does not say: "psm", "spm", or what the cache makes cheaper.
+    `kv_cache`,
     `speculation` and `draft_model` are those of `LLM.load`.
     """
 
@@ -80,6 +82,7 @@ class Settings:
     share_across_keys: bool = False
     strict_models: bool = False
     infill_text: bool = True
+    infill_order: str = "auto"
     done_after_error: bool = False
     temperature: float = 0.2
     top_p: float = 0.95
@@ -111,6 +114,8 @@ class Settings:
             )
         if self.engine not in ("cpu", "torch"):
             raise ConfigError(f"engine is {self.engine!r}; expected cpu or torch")
+        if self.infill_order not in ("auto", "psm", "spm"):
+            raise ConfigError(f"infill_order is {self.infill_order!r}; expected auto, psm or spm")
         if self.speculation not in ("lookup", "off"):
             raise ConfigError(f"speculation is {self.speculation!r}; expected lookup or off")
 

@@ -57,9 +57,11 @@ async def prompt_ids(call: Call, body: PromptRequest) -> None:
         prompt = prompting.ids_prompt(served, body.prompt)
         served.service.engine.check(prompt, prompting.drawn(call.state.settings))
     elif body.suffix is not None:
-        prompt = await prompting.infill(call, served, body.prompt, body.suffix)
+        told = prompting.Telling(order=body.order)
+        prompt = await prompting.infill(call, served, body.prompt, body.suffix, told)
     else:
-        prompt = await prompting.text_prompt(call, served, body.prompt)
+        told = prompting.Telling(order=body.order)
+        prompt = await prompting.text_prompt(call, served, body.prompt, told)
     tokenizer = served.model.tokenizer
 
     controls = tokenizer.control_ids
@@ -80,6 +82,7 @@ async def prompt_ids(call: Call, body: PromptRequest) -> None:
         "count": len(prompt.ids),
         "max_model_len": served.max_seq_len,
         "stop_token_ids": sorted(prompt.stop_ids),
+        "begun": prompt.begun,
         "tokens": await call.state.off_loop(8 * len(prompt.ids), named),
     }
     await call.json(answer)
