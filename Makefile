@@ -149,4 +149,4 @@ docs: $(DEV)/installed
 	$(DEV)/bin/mkdocs build --strict --site-dir build/site
 
 clean:
-	rm -rf build dist .venv-demo .venv-dev .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist web/node_modules .venv-demo .venv-dev .mypy_cache .pytest_cache .ruff_cache
