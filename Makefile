@@ -9,7 +9,7 @@ NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
 .PHONY: demo setup test test-slow test-gpu test-clients test-schema check-deploy check fix \
         native check-native check-scorer check-neon nano-cpu eval-nano eval-official bench \
-        bench-peers bench-tools bench-ik bench-serve soak docs clean
+        bench-peers bench-tools bench-ik bench-serve soak web test-web docs clean
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -33,7 +33,7 @@ $(DEV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 test: $(DEV)/installed
-	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network"
+	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network and not browser"
 
 test-slow: $(DEV)/installed
 	$(DEV)/bin/python -m pytest -m "slow"
@@ -175,8 +175,22 @@ SOAK_S ?= 600
 soak: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/soak.py $(SOAK_S)
 
+# The playground, from `web/` into the package: needs node 20.19 or newer.
+web: web/node_modules/.installed
+	cd web && npm run --silent build
+
+web/node_modules/.installed: web/package.json web/package-lock.json
+	cd web && npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+# The playground in a browser (chromium) over a running server; makes the pictures in docs/images.
+test-web: $(DEV)/installed web/node_modules/.installed
+	cd web && npm test --silent
+	$(DEV)/bin/pip install $(PIP) -c constraints.txt "playwright>=1.50"
+	$(DEV)/bin/python -m pytest -m browser tests/web --pictures docs/images
+
 docs: $(DEV)/installed
 	$(DEV)/bin/mkdocs build --strict --site-dir build/site
 
 clean:
-	rm -rf build dist .venv-demo .venv-dev .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist web/node_modules .venv-demo .venv-dev .mypy_cache .pytest_cache .ruff_cache
