@@ -17,7 +17,7 @@ PACKAGE = Path(codellama.__file__).parent
 ROWS = [
     {"__main__"},
     {"cli"},
-    {"server"},
+    {"server", "lsp"},
     {"engine", "train", "bench"},
     {"runners"},
     {"checkpoint"},

@@ -21,6 +21,7 @@ VERBS = {
     "infill": "fill a hole in a file or a text",
     "chat": "ask one question, or hold a conversation",
     "serve": "serve models over HTTP",
+    "lsp": "suggest code in an editor, as a language server",
     "info": "describe a checkpoint from its headers",
     "models": "list the members of the Code Llama family and their sizes",
     "convert": "write a checkpoint in another place or number format",
