@@ -16,6 +16,7 @@ class Entry:
     suffix: str
     texts: tuple[str, ...]
     is_complete: bool  # as many as a user who asks for all of them gets
+    is_same_suffix: bool = True  # False where the editor has closed brackets since
 
 
 class SuggestionCache:
@@ -62,7 +63,8 @@ class SuggestionCache:
             )
             if texts:
                 return Entry(prefix=prefix, suffix=suffix, texts=texts,
-                             is_complete=entry.is_complete)  # fmt: skip
+                             is_complete=entry.is_complete,
+                             is_same_suffix=entry.suffix == suffix)  # fmt: skip
         return None
 
     def forget(self, document: str) -> None:

@@ -50,6 +50,20 @@ def finish(text: str, place: Place, *, is_whole: bool) -> str | None:
     return None if shown is None or repeats_first_line(shown, place.suffix) else _end(shown)
 
 
+def still_fits(text: str, place: Place, *, is_same_suffix: bool) -> str | None:
+    """The rest of a suggestion whose beginning was typed, where it may still be shown.
+
+    It is not shaped anew: typing along must not shorten it. Where the editor closed a bracket
+    meanwhile, the rest does not close it again.
+    """
+    for shown in [text] if is_same_suffix else trimmed(text, place.suffix):
+        if shown.strip() and not repeats_first_line(shown, place.suffix):
+            syntax = place.syntax
+            if syntax is None or syntax.accepts(syntax.insert(shown)):
+                return shown
+    return None
+
+
 def _lines(text: str, place: Place, *, is_whole: bool) -> str:
     lines = text.split("\n")
     if not is_whole and len(lines) > 1:
@@ -108,7 +122,8 @@ def _beginnings(text: str, shape: Shape) -> Iterator[str]:
     first = lines[0]
     ends = [found.end() for found in re.finditer(r"\w+|[^\w\s]", first)]
     for end in reversed(ends[:-1]):
-        yield first[:end]
+        if any(char.isalnum() for char in first[:end]):  # a bracket alone is not worth showing
+            yield first[:end]
 
 
 def _end(text: str) -> str:

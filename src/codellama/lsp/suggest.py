@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from codellama.lsp.cache import Entry, SuggestionCache
 from codellama.lsp.context import Counter, Packed, Piece, RememberedCounter, pack
-from codellama.lsp.finish import Place, finish
+from codellama.lsp.finish import Place, finish, still_fits
 from codellama.lsp.languages import Language
 from codellama.lsp.model import Ask, Model
 from codellama.lsp.rank import Candidate, following_text, ranked
 from codellama.lsp.settings import Settings
 from codellama.lsp.shape import Scope, shape_at
+from codellama.lsp.spacing import after_space, split_space
 from codellama.lsp.syntax import Syntax
 
 _DOCUMENTS = 16  # of which trees and windows are kept
@@ -71,7 +72,10 @@ class Suggester:
         place = self._place(request, seen)
         known = self.cache.find(request.document, request.prefix, request.suffix)
         if known is not None and (known.is_complete or request.n == 1):
-            texts = _distinct(finish(text, place, is_whole=True) for text in known.texts)
+            is_same = known.is_same_suffix
+            texts = _distinct(
+                still_fits(text, place, is_same_suffix=is_same) for text in known.texts
+            )
             if texts or not known.texts:
                 return texts[: request.n]
         if request.wait_s:
@@ -118,15 +122,28 @@ class Suggester:
         if seen.packed is None or abs(line - seen.line) > _SAME_LINES:
             seen.pieces, seen.line = request.gather(), line
         comment = "#" if request.language is None else request.language.comment
+        shown, _ = split_space(request.prefix)
         seen.packed = pack(
-            request.prefix, request.suffix, seen.pieces, self._counter,
+            shown, request.suffix, seen.pieces, self._counter,
             budget=self._budget, comment=comment, previous=seen.packed,
         )  # fmt: skip
         return seen.packed
 
     async def _candidates(self, request: Request, place: Place, packed: Packed) -> list[Candidate]:
         scope = Scope(request.prefix, place.shape)
+        _, space = split_space(request.prefix)
+        is_indent = request.prefix.endswith("\n" + space) or request.prefix == space
         self.n_asked += 1
+
+        def at_cursor(text: str) -> str | None:
+            return after_space(text, space, is_indent=is_indent)
+
+        def is_over(text: str) -> bool:
+            if not text.strip():
+                return scope.is_over(text)
+            here = at_cursor(text)
+            return here is None or scope.is_over(here)
+
         raw = await self._model.fill(
             Ask(
                 prefix=packed.prefix,
@@ -135,12 +152,13 @@ class Suggester:
                 max_tokens=place.shape.max_tokens,
                 temperature=self._settings.temperature if request.n > 1 else 0.0,
                 stop=("\n",) if place.shape.is_single_line else (),
-                is_over=scope.is_over,
+                is_over=is_over,
             )
         )
         found: list[Candidate] = []
         for one in raw:
-            text = finish(one.text, place, is_whole=one.is_whole)
+            here = at_cursor(one.text)
+            text = None if here is None else finish(here, place, is_whole=one.is_whole)
             if text is not None:
                 found.append(dataclasses.replace(one, text=text))
         after = following_text(request.suffix)
