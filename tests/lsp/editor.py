@@ -37,6 +37,7 @@ class Editor:
     def __init__(self, client: LanguageClient, capabilities: types.ServerCapabilities) -> None:
         self.client = client
         self.capabilities = capabilities
+        self.uri = "file:///work/main.py"
         self.texts: dict[str, str] = {}
         self._versions: dict[str, int] = {}
 
@@ -150,6 +151,12 @@ async def editing(
         )
         yield Editor(client, found.capabilities)
         await client.shutdown_session()
+        assert client._server is not None
+        assert client._server.returncode == 0
+    except BaseException:
+        if client._server is not None and client._server.returncode is None:
+            client._server.kill()
+        raise
     finally:
         await client.stop()
 
@@ -181,4 +188,8 @@ def fills(
 
 def run(work: Any, seconds: float = 60) -> Any:
     """Runs an asynchronous test, which may not hang."""
-    return asyncio.run(asyncio.wait_for(work, seconds))
+    return asyncio.run(limited(work, seconds))
+
+
+async def limited(work: Any, seconds: float = 60) -> Any:
+    return await asyncio.wait_for(work, seconds)

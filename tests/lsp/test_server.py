@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import json
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,17 @@ import pytest
 pytest.importorskip("tree_sitter", reason="the extra `lsp` is not installed")
 pytest.importorskip("pytest_lsp", reason="pytest-lsp is not installed")
 
-from editor import AUTOMATIC, INVOKED, editing, fills, inline_capabilities, run
+from editor import (
+    AUTOMATIC,
+    COMMAND,
+    INVOKED,
+    Editor,
+    editing,
+    fills,
+    inline_capabilities,
+    limited,
+    run,
+)
 from harness import Running, running, scripted, until
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
@@ -58,6 +69,34 @@ def served() -> Iterator[Running]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    """One loop for all tests, since a process per test takes long to start."""
+    with asyncio.Runner() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shared(served: Running, runner: asyncio.Runner) -> Iterator[Editor]:
+    """A session for tests that leave its settings alone, each with documents of its own."""
+    session = editing("--url", served.url)
+    editor = runner.run(session.__aenter__())
+
+    async def warm() -> None:
+        editor.open("file:///warm.py", "x = 1\n")
+        await editor.items("file:///warm.py", 5)
+
+    runner.run(warm())
+    yield editor
+    runner.run(session.__aexit__(None, None, None))
+
+
+@pytest.fixture
+def editor(shared: Editor, request: pytest.FixtureRequest) -> Editor:
+    shared.uri = f"file:///work/{request.node.name}.py"
+    return shared
+
+
 @pytest.fixture
 def slowly(served: Running) -> Iterator[Running]:
     served.slow[0] = 0.01  # type: ignore[attr-defined]
@@ -65,101 +104,107 @@ def slowly(served: Running) -> Iterator[Running]:
     served.slow[0] = 0.0  # type: ignore[attr-defined]
 
 
-def test_typing_shows_a_suggestion_and_accepting_it_leaves_the_file_whole(served: Running) -> None:
+def test_typing_shows_a_suggestion_and_accepting_it_leaves_the_file_whole(
+    editor: Editor, runner: asyncio.Runner
+) -> None:
     async def work() -> None:
-        async with editing("--url", served.url) as editor:
-            assert editor.capabilities.inline_completion_provider
-            editor.open(URI, HEAD + TAIL)
-            [item] = await editor.items(URI, len(HEAD), AUTOMATIC)
-            assert item.insert_text == "return 3.14 * r * r"
-            assert (await editor.status())["asked"] == 1
-            at = len(HEAD)
-            for key in "return":  # typing along is served without the model
-                at = editor.type(URI, at, key)
-                [item] = await editor.items(URI, at, AUTOMATIC)
-            assert item.insert_text == " 3.14 * r * r"
-            assert (await editor.status())["asked"] == 1
-            editor.accept(URI, item)
-            assert editor.texts[URI] == HEAD + "return 3.14 * r * r" + TAIL
-            assert item.command is not None
-            await editor.client.workspace_execute_command_async(
-                types.ExecuteCommandParams(item.command.command, item.command.arguments)
-            )
-            assert (await editor.status())["accepted"] == 1
+        assert editor.capabilities.inline_completion_provider
+        editor.open(editor.uri, HEAD + TAIL)
+        [item] = await editor.items(editor.uri, len(HEAD), AUTOMATIC)
+        assert item.insert_text == "return 3.14 * r * r"
+        asked = (await editor.status())["asked"]
+        at = len(HEAD)
+        for key in "return":  # typing along is served without the model
+            at = editor.type(editor.uri, at, key)
+            [item] = await editor.items(editor.uri, at, AUTOMATIC)
+        assert item.insert_text == " 3.14 * r * r"
+        assert (await editor.status())["asked"] == asked
+        editor.accept(editor.uri, item)
+        assert editor.texts[editor.uri] == HEAD + "return 3.14 * r * r" + TAIL
+        assert item.command is not None
+        await editor.client.workspace_execute_command_async(
+            types.ExecuteCommandParams(item.command.command, item.command.arguments)
+        )
+        assert (await editor.status())["accepted"] == 1
 
-    run(work())
+    runner.run(limited(work()))
 
 
-def test_a_cancelled_request_ends_the_work_of_the_model(slowly: Running) -> None:
+def test_a_cancelled_request_ends_the_work_of_the_model(
+    editor: Editor, runner: asyncio.Runner, slowly: Running
+) -> None:
     async def work() -> None:
-        async with editing("--url", slowly.url) as editor:
-            editor.open(URI, "x = SLOW\n")
-            before = slowly.served.service.counters.aborts
-            future = editor.client.protocol.send_request_async(
-                types.TEXT_DOCUMENT_INLINE_COMPLETION, editor.params(URI, 8, INVOKED), msg_id="one"
-            )
-            asked = asyncio.ensure_future(future)
-            await asyncio.to_thread(until, lambda: slowly.served.service.n_running)
-            editor.client.cancel_request(types.CancelParams(id="one"))
-            with pytest.raises(JsonRpcException, match="cancel"):
-                await asked
-            await asyncio.to_thread(until, lambda: not slowly.served.service.n_running)
-            assert slowly.served.service.counters.aborts == before + 1
+        editor.open(editor.uri, "x = SLOW\n")
+        before = slowly.served.service.counters.aborts
+        future = editor.client.protocol.send_request_async(
+            types.TEXT_DOCUMENT_INLINE_COMPLETION,
+            editor.params(editor.uri, 8, INVOKED),
+            msg_id="one",
+        )
+        asked = asyncio.ensure_future(future)
+        await asyncio.to_thread(until, lambda: slowly.served.service.n_running)
+        editor.client.cancel_request(types.CancelParams(id="one"))
+        with pytest.raises(JsonRpcException, match="cancel"):
+            await asked
+        await asyncio.to_thread(until, lambda: not slowly.served.service.n_running)
+        assert slowly.served.service.counters.aborts == before + 3  # candidates
 
-    run(work())
+    runner.run(limited(work()))
 
 
-def test_a_newer_request_supersedes_the_older_one(slowly: Running) -> None:
+def test_a_newer_request_supersedes_the_older_one(
+    editor: Editor, runner: asyncio.Runner, slowly: Running
+) -> None:
     """An editor that moves on without a word gets nothing for where it was."""
 
     async def work() -> None:
-        async with editing("--url", slowly.url) as editor:
-            editor.open(URI, "x = SLOW\n" + HEAD + TAIL)
-            older = asyncio.ensure_future(editor.items(URI, 8, INVOKED))
-            await asyncio.to_thread(until, lambda: slowly.served.service.n_running)
-            newer = await editor.items(URI, 9 + len(HEAD), AUTOMATIC)
-            assert await older == []
-            assert newer[0].insert_text == "return 3.14 * r * r"
-            await asyncio.to_thread(until, lambda: not slowly.served.service.n_running)
+        editor.open(editor.uri, "x = SLOW\n" + HEAD + TAIL)
+        older = asyncio.ensure_future(editor.items(editor.uri, 8, INVOKED))
+        await asyncio.to_thread(until, lambda: slowly.served.service.n_running)
+        newer = await editor.items(editor.uri, 9 + len(HEAD), AUTOMATIC)
+        assert await older == []
+        assert newer[0].insert_text == "return 3.14 * r * r"
+        await asyncio.to_thread(until, lambda: not slowly.served.service.n_running)
 
-    run(work())
+    runner.run(limited(work()))
 
 
-def test_two_documents_do_not_get_in_each_others_way(slowly: Running) -> None:
+def test_two_documents_do_not_get_in_each_others_way(
+    editor: Editor, runner: asyncio.Runner, slowly: Running
+) -> None:
     async def work() -> None:
-        async with editing("--url", slowly.url) as editor:
-            for name in ("a", "b"):
-                editor.open(f"file:///{name}.py", HEAD + TAIL)
-            found = await asyncio.gather(
-                *(editor.items(f"file:///{name}.py", len(HEAD), AUTOMATIC) for name in ("a", "b"))
-            )
-            assert [items[0].insert_text for items in found] == ["return 3.14 * r * r"] * 2
+        for name in ("a", "b"):
+            editor.open(f"file:///{name}.py", HEAD + TAIL)
+        found = await asyncio.gather(
+            *(editor.items(f"file:///{name}.py", len(HEAD), AUTOMATIC) for name in ("a", "b"))
+        )
+        assert [items[0].insert_text for items in found] == ["return 3.14 * r * r"] * 2
 
-    run(work())
+    runner.run(limited(work()))
 
 
-def test_positions_are_counted_in_utf_16(served: Running) -> None:
+def test_positions_are_counted_in_utf_16(editor: Editor, runner: asyncio.Runner) -> None:
     async def work() -> None:
-        async with editing("--url", served.url) as editor:
-            text = "print('é😀')\n"
-            editor.open(URI, text)
-            at = text.index(")")
-            assert editor.position(URI, at).character == at + 1
-            [item] = await editor.items(URI, at)
-            editor.accept(URI, item)
-            assert editor.texts[URI] == "print('é😀', 1)\n"  # the bracket stood there
+        text = "print('é😀')\n"
+        editor.open(editor.uri, text)
+        at = text.index(")")
+        assert editor.position(editor.uri, at).character == at + 1
+        [item] = await editor.items(editor.uri, at)
+        editor.accept(editor.uri, item)
+        assert editor.texts[editor.uri] == "print('é😀', 1)\n"  # the bracket stood there
 
-    run(work())
+    runner.run(limited(work()))
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-32"])
-def test_other_encodings_are_negotiated(served: Running, encoding: str) -> None:
+def test_other_encodings_are_negotiated(served: Running) -> None:
+    encoding = "utf-8"
+
     async def work() -> None:
         capabilities = inline_capabilities(encoding)
         async with editing("--url", served.url, capabilities=capabilities) as editor:
             assert editor.capabilities.position_encoding == encoding
             editor.open(URI, "print('é😀')\n")
-            character = {"utf-8": 14, "utf-32": 10}[encoding]
+            character = len("print('é😀'".encode())
             params = editor.params(URI, 0, INVOKED)
             params.position = types.Position(0, character)
             found = await editor.client.text_document_inline_completion_async(params)
@@ -173,33 +218,33 @@ def test_other_encodings_are_negotiated(served: Running, encoding: str) -> None:
     run(work())
 
 
-def test_what_stands_right_of_the_cursor_is_in_the_text(served: Running) -> None:
+def test_what_stands_right_of_the_cursor_is_in_the_text(
+    editor: Editor, runner: asyncio.Runner
+) -> None:
     """So that editors that draw over the line show what will be there."""
 
     async def work() -> None:
-        async with editing("--url", served.url) as editor:
-            text = "print(os.path)\n"
-            editor.open(URI, text)
-            [item] = await editor.items(URI, text.index(")"))
-            assert item.insert_text == ".join(r))"
-            editor.accept(URI, item)
-            assert editor.texts[URI] == "print(os.path.join(r))\n"
+        text = "print(os.path)\n"
+        editor.open(editor.uri, text)
+        [item] = await editor.items(editor.uri, text.index(")"))
+        assert item.insert_text == ".join(r))"
+        editor.accept(editor.uri, item)
+        assert editor.texts[editor.uri] == "print(os.path.join(r))\n"
 
-    run(work())
+    runner.run(limited(work()))
 
 
-def test_a_selected_completion_is_gone_on_from(served: Running) -> None:
+def test_a_selected_completion_is_gone_on_from(editor: Editor, runner: asyncio.Runner) -> None:
     async def work() -> None:
-        async with editing("--url", served.url) as editor:
-            editor.open(URI, "x = os.pa\n")
-            selected = types.SelectedCompletionInfo(
-                range=types.Range(types.Position(0, 7), types.Position(0, 9)), text="path"
-            )
-            [item] = await editor.items(URI, 9, AUTOMATIC, selected)
-            assert item.insert_text == "path.join(r)"
-            assert item.range == selected.range
+        editor.open(editor.uri, "x = os.pa\n")
+        selected = types.SelectedCompletionInfo(
+            range=types.Range(types.Position(0, 7), types.Position(0, 9)), text="path"
+        )
+        [item] = await editor.items(editor.uri, 9, AUTOMATIC, selected)
+        assert item.insert_text == "path.join(r)"
+        assert item.range == selected.range
 
-    run(work())
+    runner.run(limited(work()))
 
 
 def test_older_editors_get_ordinary_completions(served: Running) -> None:
@@ -227,17 +272,18 @@ def test_older_editors_get_ordinary_completions(served: Running) -> None:
     run(work())
 
 
-def test_an_editor_with_ghost_text_gets_no_second_helping(served: Running) -> None:
+def test_an_editor_with_ghost_text_gets_no_second_helping(
+    editor: Editor, runner: asyncio.Runner
+) -> None:
     async def work() -> Any:
-        async with editing("--url", served.url) as editor:
-            editor.open(URI, HEAD + TAIL)
-            return await editor.client.text_document_completion_async(
-                types.CompletionParams(
-                    types.TextDocumentIdentifier(URI), editor.position(URI, len(HEAD))
-                )
+        editor.open(editor.uri, HEAD + TAIL)
+        return await editor.client.text_document_completion_async(
+            types.CompletionParams(
+                types.TextDocumentIdentifier(editor.uri), editor.position(editor.uri, len(HEAD))
             )
+        )
 
-    assert run(work()) is None
+    assert runner.run(limited(work())) is None
 
 
 def test_settings_turn_it_off(served: Running) -> None:
@@ -257,39 +303,29 @@ def test_settings_turn_it_off(served: Running) -> None:
     run(work())
 
 
-def test_a_wrong_setting_is_named(served: Running) -> None:
-    async def work() -> list[str]:
-        async with editing("--url", served.url, options={"debounce": 1}) as editor:
-            editor.open(URI, HEAD + TAIL)
-            await editor.items(URI, len(HEAD))
-            return [message.message for message in editor.client.messages]
-
-    assert any("there is no setting `debounce`" in text for text in run(work()))
-
-
-def test_windows_line_ends_stay(served: Running) -> None:
+def test_windows_line_ends_stay(editor: Editor, runner: asyncio.Runner) -> None:
     async def work() -> None:
-        async with editing("--url", served.url) as editor:
-            editor.open(URI, (HEAD + TAIL).replace("\n", "\r\n"))
-            params = editor.params(URI, 0, INVOKED)
-            params.position = types.Position(1, 4)
-            found = await editor.client.text_document_inline_completion_async(params)
-            assert isinstance(found, types.InlineCompletionList)
-            assert found.items[0].insert_text == "return 3.14 * r * r"
+        editor.open(editor.uri, (HEAD + TAIL).replace("\n", "\r\n"))
+        params = editor.params(editor.uri, 0, INVOKED)
+        params.position = types.Position(1, 4)
+        found = await editor.client.text_document_inline_completion_async(params)
+        assert isinstance(found, types.InlineCompletionList)
+        assert found.items[0].insert_text == "return 3.14 * r * r"
 
-    run(work())
+    runner.run(limited(work()))
 
 
-def test_a_server_that_is_not_there_is_said_once() -> None:
+def test_what_is_wrong_is_said_once() -> None:
     async def work() -> list[str]:
-        async with editing("--url", "http://127.0.0.1:9") as editor:
-            editor.open(URI, HEAD + TAIL)
+        async with editing("--url", "http://127.0.0.1:9", options={"debounce": 1}) as editor:
+            editor.open(editor.uri, HEAD + TAIL)
             for _ in range(2):
-                assert await editor.items(URI, len(HEAD)) == []
+                assert await editor.items(editor.uri, len(HEAD)) == []
             return [message.message for message in editor.client.messages]
 
-    [said] = set(run(work()))
-    assert "http://127.0.0.1:9 cannot be reached" in said
+    setting, server = run(work())
+    assert "there is no setting `debounce` (did you mean `debounce_ms`?)" in setting
+    assert "http://127.0.0.1:9 cannot be reached" in server
 
 
 def test_it_starts_a_server_of_its_own_and_ends_it(tmp_path: Path) -> None:
@@ -310,23 +346,19 @@ def test_it_starts_a_server_of_its_own_and_ends_it(tmp_path: Path) -> None:
 
 
 def test_its_server_ends_even_where_it_is_killed() -> None:
-    async def work() -> list[int]:
-        async with editing() as editor:
-            editor.open(URI, HEAD + TAIL)
-            await editor.items(URI, len(HEAD))
-            assert editor.client._server is not None
-            pid = editor.client._server.pid
-            started = children(pid)
-            os.kill(pid, 9)
-            editor.client.error = None
-            return started
-
-    started: list[int] = []
-    try:
-        started = run(work(), 120)
-    except (Exception, asyncio.CancelledError) as error:  # the client minds that its server is gone
-        pytest.skip(f"the client did not survive: {error!r}")
-    assert started
+    process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert process.stdin is not None
+    hello = {"id": 1, "method": "initialize", "params": {"capabilities": {}, "processId": None,
+             "rootUri": None}}  # fmt: skip
+    for message in (hello, {"method": "initialized", "params": {}}):
+        data = json.dumps({"jsonrpc": "2.0", **message}).encode()
+        process.stdin.write(b"Content-Length: %d\r\n\r\n%s" % (len(data), data))
+        process.stdin.flush()
+    until(lambda: children(process.pid), 60)
+    started = children(process.pid)
+    process.kill()
+    process.wait()
+    process.stdin.close()
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
 
 

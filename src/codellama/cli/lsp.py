@@ -49,7 +49,11 @@ def run(args: Namespace) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=args.log_level.upper(), format="%(levelname)s %(name)s %(message)s"
     )
-    make_server(settings, os.environ.get("CODELLAMA_API_KEY") or None, _version()).start_io()
+    server = make_server(settings, os.environ.get("CODELLAMA_API_KEY") or None, _version())
+    # The protocol has standard output for itself; what else is printed must not get between.
+    with os.fdopen(os.dup(sys.stdin.fileno()), "rb") as come, os.fdopen(os.dup(1), "wb") as go:
+        os.dup2(2, 1)
+        server.start_io(come, go)
     return 0
 
 

@@ -212,7 +212,7 @@ def make_server(settings: Settings, key: str | None, version: str) -> Server:
         if server.suggester is not None:
             server.suggester.forget(uri)
 
-    @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION)
+    @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
     async def inline(params: types.InlineCompletionParams) -> types.InlineCompletionList | None:
         document = server.workspace.get_text_document(params.text_document.uri)
         context = params.context
