@@ -17,7 +17,7 @@ PACKAGE = Path(codellama.__file__).parent
 ROWS = [
     {"__main__"},
     {"cli"},
-    {"server", "eval"},
+    {"server", "lsp", "eval"},
     {"engine", "train", "bench"},
     {"runners"},
     {"checkpoint"},

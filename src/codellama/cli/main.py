@@ -23,6 +23,7 @@ VERBS = {
     "chat": "ask one question, or hold a conversation",
     "solve": "write code until it passes your tests",
     "serve": "serve models over HTTP",
+    "lsp": "suggest code in an editor, as a language server",
     "info": "describe a checkpoint from its headers",
     "models": "list the members of the Code Llama family and their sizes",
     "convert": "write a checkpoint in another place or number format",
