@@ -23,6 +23,7 @@ VERBS = {
     "serve": "serve models over HTTP",
     "info": "describe a checkpoint from its headers",
     "models": "list the members of the Code Llama family and their sizes",
+    "plan": "what a model needs, where it fits and how fast it would be",
     "convert": "write a checkpoint in another place or number format",
     "quantize": "write a checkpoint as a smaller GGUF file, and report what that cost",
     "bench": "measure speed, beside what the machine can do",

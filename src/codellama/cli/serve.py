@@ -49,18 +49,23 @@ def add_arguments(parser: ArgumentParser) -> None:
         "that is quicker; results are the same (default: lookup)")  # fmt: skip
     add("--draft-model", metavar="M", help="a smaller model of the same vocabulary, to guess the "
         "rest")  # fmt: skip
-    add("--engine", choices=("cpu", "torch"), help="default: cpu")
+    add("--engine", choices=("cpu", "torch", "vllm"), help="default: cpu; vllm for GPUs")
+    add("--tensor-parallel", type=int, metavar="N", help="devices that share each layer (vllm)")
+    add("--pipeline-parallel", type=int, metavar="N", help="groups of devices, each with a part of "
+        "the layers (vllm)")  # fmt: skip
+    add("--replicas", type=int, metavar="N", help="whole engines behind one address, by Ray Serve; "
+        "as many as the queue asks for, up to N")  # fmt: skip
     add("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
     terminal.add_arguments(parser)
 
 
 _FLAGS = ("host", "port", "hosts", "origins", "key_file", "insecure_no_auth", "public_metrics",
           "strict_models", "max_seq_len", "max_num_seqs", "step_tokens", "threads", "kv_cache",
-          "speculation", "draft_model", "engine", "log_level")  # fmt: skip
+          "speculation", "draft_model", "engine", "tensor_parallel", "pipeline_parallel",
+          "replicas", "log_level")  # fmt: skip
 
 
 def run(args: Namespace) -> int:
-    from codellama.server.run import serve
     from codellama.server.settings import Settings, read_keys
 
     flags: dict[str, Any] = {name: getattr(args, name) for name in _FLAGS}
@@ -73,6 +78,12 @@ def run(args: Namespace) -> int:
     console = Console.open(args)
     if settings.insecure_no_auth:
         console.say("warning: whoever reaches this address may use it; there is no key")
+    if settings.replicas > 1:
+        raise ConfigError("--replicas is more than 1, and Ray is not installed")
+    if settings.engine == "vllm":
+        from codellama.cluster.vllm import serve
+    else:
+        from codellama.server.run import serve
     serve(settings, keys, f"codellama-{_version()}", console.say)
     return 0
 

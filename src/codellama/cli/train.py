@@ -76,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
     if args.time_budget is not None:
         recipe = dataclasses.replace(recipe, time_budget_min=args.time_budget)
     if args.plan:
-        from codellama.train.plan import Device, table
+        from codellama.train.arithmetic import Device
+        from codellama.train.plan import table
 
         print(table(recipe, Device()))
         return 0
