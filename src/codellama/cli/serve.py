@@ -53,8 +53,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--tensor-parallel", type=int, metavar="N", help="devices that share each layer (vllm)")
     add("--pipeline-parallel", type=int, metavar="N", help="groups of devices, each with a part of "
         "the layers (vllm)")  # fmt: skip
-    add("--replicas", type=int, metavar="N", help="whole engines behind one address, by Ray Serve; "
-        "as many as the queue asks for, up to N")  # fmt: skip
+    add("--replicas", type=int, metavar="N", help="whole engines behind one address, by Ray Serve")
+    add("--min-replicas", type=int, metavar="N", help="begin with so many, and start others up to "
+        "--replicas as the queue asks for them")  # fmt: skip
     add("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
     terminal.add_arguments(parser)
 
@@ -62,7 +63,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 _FLAGS = ("host", "port", "hosts", "origins", "key_file", "insecure_no_auth", "public_metrics",
           "strict_models", "max_seq_len", "max_num_seqs", "step_tokens", "threads", "kv_cache",
           "speculation", "draft_model", "engine", "tensor_parallel", "pipeline_parallel",
-          "replicas", "log_level")  # fmt: skip
+          "replicas", "min_replicas", "log_level")  # fmt: skip
 
 
 def run(args: Namespace) -> int:
@@ -79,12 +80,12 @@ def run(args: Namespace) -> int:
     if settings.insecure_no_auth:
         console.say("warning: whoever reaches this address may use it; there is no key")
     if settings.replicas > 1:
-        raise ConfigError("--replicas is more than 1, and Ray is not installed")
-    if settings.engine == "vllm":
+        from codellama.cluster.replicas import serve
+    elif settings.engine == "vllm":
         from codellama.cluster.vllm import serve
     else:
         from codellama.server.run import serve
-    serve(settings, keys, f"codellama-{_version()}", console.say)
+    serve(settings, keys, f"codellama-{package_version()}", console.say)
     return 0
 
 
@@ -99,7 +100,8 @@ def _named(text: str) -> tuple[str, str]:
     return (short if "codellama" in short.lower() else f"codellama-{short}").lower(), text
 
 
-def _version() -> str:
+def package_version() -> str:
+    """The version of this package; "0" where it is not installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

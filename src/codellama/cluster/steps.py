@@ -33,16 +33,18 @@ _WAIT_S = 0.02  # for tokens, before commands are looked for
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
     """Tokens that came at a time. `logprobs` has one entry each where they were asked for;
-    `is_last` says that the engine will give no more; `cached` prompt tokens were not computed."""
+    `is_last` says that the engine will give no more, `is_stopped` that an ending token was drawn
+    which is not among `ids`; `cached` prompt tokens were not computed."""
 
     ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] | None = None
     is_last: bool = False
+    is_stopped: bool = False
     cached: int = 0
 
 
 class Source(Protocol):
-    """An engine with an event loop of its own. Ids that end a reply are given out too."""
+    """An engine with an event loop of its own. Ids that end a reply may be given out too."""
 
     def draw(
         self,
@@ -269,6 +271,8 @@ class AsyncSteps:
             logprob, top = (0.0, ()) if one is None else (one.logprob, one.top)
             if request.reply.push(token, logprob, top):
                 return "stop"
+        if drawn.is_stopped:
+            return "stop"
         return "length" if drawn.is_last else None
 
     def _end(self, request_id: int, reason: FinishReason) -> Output:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
-from dataclasses import replace
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from codellama.errors import CheckpointError, ConfigError, MissingExtra
 from codellama.model.config import ModelConfig
 from codellama.runners import Batch
 from codellama.server import run
-from codellama.server.served import Served, never_drawn
+from codellama.server.served import never_drawn
 from codellama.server.settings import Settings
 
 _SEED_BITS = (1 << 63) - 1  # vLLM's seeds are signed
@@ -152,8 +151,8 @@ def _logprob(token: int, found: Any, n_top: int) -> TokenLogprob:
     return TokenLogprob(token_id=token, logprob=float(found[token].logprob), top=top[:n_top])
 
 
-class VllmSizes:
-    """What routes ask of a runner: the model's sizes. Batches are vLLM's own business."""
+class RemoteSizes:
+    """What routes ask of a runner: the model's sizes. Batches run elsewhere."""
 
     def __init__(self, config: ModelConfig, n_blocks: int, block_size: int) -> None:
         self.config = config
@@ -161,7 +160,7 @@ class VllmSizes:
         self.block_size = block_size
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        raise AssertionError("vLLM runs its own batches")
+        raise AssertionError("batches run elsewhere")
 
 
 class Vllm:
@@ -192,7 +191,7 @@ class Vllm:
         never = never_drawn(tokenizer)
         never += range(tokenizer.n_vocab, reader.config.vocab_size)  # rows that no piece belongs to
         cache = self._llm.vllm_config.cache_config
-        sizes = VllmSizes(reader.config, cache.num_gpu_blocks, cache.block_size)
+        sizes = RemoteSizes(reader.config, cache.num_gpu_blocks, cache.block_size)
         chat_form = reader.chat_form
         if chat_form == "step" and tokenizer.step_id is None:
             chat_form = None
@@ -291,18 +290,13 @@ def check(settings: Settings) -> None:
 
 def serve(settings: Settings, keys: Sequence[str], version: str, say: run.Say) -> None:
     """Serves a model by vLLM until a signal ends it; errors are those of `server.run.serve`."""
-    check(settings)
-    started: list[Vllm] = []
+    from codellama.cluster.engines import loaded
 
-    def load(settings: Settings) -> list[Served]:
-        ((name, path),) = settings.models.items()
-        vllm = Vllm(path, settings)
-        started.append(vllm)
-        return [Served.over(name, path, vllm.model, settings.limits, engine=vllm.engine)]
-
-    try:
-        run.serve(replace(settings, stall_exit_s=max(settings.stall_exit_s, 60)), keys, version,
-                  say, load=load)  # fmt: skip
-    finally:
-        for vllm in started:
-            vllm.close()
+    with ExitStack() as stack:
+        run.serve(
+            settings,
+            keys,
+            version,
+            say,
+            load=lambda settings: stack.enter_context(loaded(settings)),
+        )

@@ -66,7 +66,8 @@ class Settings:
     editors' web views. A `key_file` holds one key a line. `step_tokens` bounds the work of one
     step, and with it the gap that a long prompt makes in the replies beside it. `kv_cache`,
     `speculation` and `draft_model` are those of `LLM.load`. The engine "vllm" lays each replica
-    over `tensor_parallel` times `pipeline_parallel` devices.
+    over `tensor_parallel` times `pipeline_parallel` devices. `replicas` are whole engines, at most,
+    and `min_replicas` at least where the queue decides (None: as many as at most).
     """
 
     models: Mapping[str, str] = field(default_factory=lambda: {"codellama-nano": "nano"})
@@ -88,6 +89,7 @@ class Settings:
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     replicas: int = 1
+    min_replicas: int | None = None
     threads: int | None = None
     max_seq_len: int | None = None
     kv_cache: str | None = None
