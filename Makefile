@@ -55,7 +55,7 @@ $(VLLM)/installed: pyproject.toml
 
 # Several processes by real Ray, likewise.
 test-ray: $(RAY)/installed
-	$(RAY)/bin/python -m pytest tests/cluster/test_ray.py tests/cluster/test_ray_train.py
+	$(RAY)/bin/python -m pytest tests/cluster/test_ray.py tests/train/test_ray_train.py
 
 $(RAY)/installed: pyproject.toml
 	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
