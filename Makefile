@@ -9,7 +9,8 @@ RAY    := .venv-ray
 PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
-.PHONY: demo setup test test-slow test-gpu test-clients test-vllm test-ray check fix check-native check-neon bench \
+.PHONY: demo setup test test-slow test-gpu test-clients test-schema test-vllm test-ray check fix \
+        check-native check-neon bench \
         bench-peers bench-tools bench-ik bench-serve soak docs nano-cpu clean native
 
 demo: $(DEMO)/installed
@@ -64,7 +65,11 @@ $(RAY)/installed: pyproject.toml
 
 # Clients that want other versions of each other's dependencies, each in an environment of its own.
 test-clients: $(DEV)/installed
-	$(DEV)/bin/python tests/clients/run.py
+	$(DEV)/bin/python tests/clients/run.py litellm langchain mistral lm_eval
+
+# Schemathesis on the server's OpenAPI document: EXAMPLES requests an operation.
+test-schema: $(DEV)/installed
+	$(DEV)/bin/python tests/clients/run.py schemathesis
 
 check: $(DEV)/installed
 	$(DEV)/bin/ruff format --check .

@@ -67,9 +67,20 @@ async def stream(port: int, body: dict[str, Any], *, leave_after: float | None =
 
 async def get(port: int, path: str) -> tuple[int, bytes]:
     """The status and body of a GET."""
+    return await request(port, "GET", path, None)
+
+
+async def request(
+    port: int, method: str, path: str, body: dict[str, Any] | None
+) -> tuple[int, bytes]:
+    """The status and body of an answer that is not streamed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
-    writer.write(head.encode())
+    data = b"" if body is None else json.dumps(body).encode()
+    head = (
+        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
+    writer.write(head.encode() + data)
     data = await reader.read()
     writer.close()
     return int(data.split(b" ", 2)[1]), data.partition(b"\r\n\r\n")[2]

@@ -15,6 +15,7 @@ from codellama.engine.llm import LLM
 from codellama.engine.plan import EnginePlan
 from codellama.model.config import ModelConfig
 from codellama.runners import Batch
+from codellama.text.beginnings import Beginnings
 from codellama.text.tokenizer import Tokenizer
 
 _MASK = (1 << 64) - 1
@@ -55,6 +56,10 @@ class ByteTokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         return bytes([token_id - _BYTES]) if _BYTES <= token_id < _BYTES + 256 else b""
+
+    @property
+    def beginnings(self) -> Beginnings:
+        return Beginnings({i: self.token_bytes(i) for i in range(self.n_vocab)})
 
     def stream_decoder(self, *, bare: bool) -> _ByteDecoder:
         return _ByteDecoder(self, bare=bare)

@@ -49,6 +49,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "that is quicker; results are the same (default: lookup)")  # fmt: skip
     add("--draft-model", metavar="M", help="a smaller model of the same vocabulary, to guess the "
         "rest")  # fmt: skip
+    add("--infill-order", choices=("auto", "psm", "spm"), help="how holes are told where a request "
+        "does not say: prefix first, suffix first, or what the cache makes cheaper (default: "
+        "auto)")  # fmt: skip
     add("--engine", choices=("cpu", "torch", "vllm"), help="default: cpu; vllm for GPUs")
     add("--tensor-parallel", type=int, metavar="N", help="devices that share each layer (vllm)")
     add("--pipeline-parallel", type=int, metavar="N", help="groups of devices, each with a part of "
@@ -62,8 +65,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 _FLAGS = ("host", "port", "hosts", "origins", "key_file", "insecure_no_auth", "public_metrics",
           "strict_models", "max_seq_len", "max_num_seqs", "step_tokens", "threads", "kv_cache",
-          "speculation", "draft_model", "engine", "tensor_parallel", "pipeline_parallel",
-          "replicas", "min_replicas", "log_level")  # fmt: skip
+          "speculation", "draft_model", "infill_order", "engine", "tensor_parallel",
+          "pipeline_parallel", "replicas", "min_replicas", "log_level")  # fmt: skip
 
 
 def run(args: Namespace) -> int:

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol
@@ -218,6 +218,10 @@ class AsyncSteps:
             self._came.put(
                 (request_id, _Failed(f"{type(error).__name__}: {error}", is_fatal=False))
             )
+
+    def n_cached(self, ids: Sequence[int], scope: bytes = b"") -> int:
+        """0: what the source has cached is its own business."""
+        return 0
 
     def step(self) -> list[Output]:
         """What came since the last call; waits a little for the first of it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from collections.abc import Sequence as List
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from codellama.engine.batch import flatten
 from codellama.engine.blocks import BlockPool, Content
 from codellama.engine.completion import Completion, Piece, Timings
-from codellama.engine.constraint import Constraint, apply
+from codellama.engine.constraint import Begun, Constraint, apply
 from codellama.engine.draft import Drafter, Speculation
 from codellama.engine.lookup import PromptLookup
 from codellama.engine.params import MAX_BIASES, SamplingParams
@@ -182,22 +183,25 @@ class Engine:
         longest = self.plan.max_seq_len
         if params.max_tokens is not None:
             longest = min(longest, len(prompt.ids) + params.max_tokens)
-        drawn = self._without_never(params)
-        if constraint is not None:  # it follows what is drawn, and cannot go back behind a guess
-            drawn = replace(drawn, draft_tokens=0)
+        if prompt.begun:
+            assert constraint is None, "a prompt that has begun the reply constrains it itself"
+            constraint = Begun(self._tokenizer.beginnings, prompt.begun, self._n_ids)
         sequence = Sequence(
             request_id=next(self._ids),
             prompt_ids=prompt.ids,
             stop_ids=prompt.stop_ids,
-            params=drawn,
+            params=self._without_never(params),
             seed=seed,
             max_len=longest,
+            limit=self.plan.max_seq_len,
             scope=Content.root(scope),
             reply=Reply(
                 self._tokenizer.stream_decoder(bare=prompt.bare),
                 params.stops,
                 with_logprobs=params.logprobs is not None,
+                begun=prompt.begun,
             ),
+            is_led=constraint is not None,
         )
         self._requests[sequence.request_id] = _Request(sequence, self._clock(), constraint)
         self.scheduler.add(sequence)
@@ -212,6 +216,10 @@ class Engine:
         if not new or len(new) + len(params.logit_bias) > MAX_BIASES:
             return params
         return replace(params, logit_bias={**params.logit_bias, **new})
+
+    def n_cached(self, ids: List[int], scope: bytes = b"") -> int:
+        """How many of the first of `ids` a request of that scope would find in the cache now."""
+        return self.scheduler.n_cached(ids, Content.root(scope))
 
     def step(self) -> list[Output]:
         """Runs one batch; returns what it added to the requests that grew or ended."""
@@ -276,8 +284,13 @@ class Engine:
 
     def _constrain(self, logits: NDArray[np.float32], row: int, sequence: Sequence) -> None:
         constraint = self._requests[sequence.request_id].constraint
-        if constraint is not None:
-            apply(logits, row, constraint.allowed(sequence.tokens[sequence.n_prompt :]))
+        if constraint is None or not sequence.is_led:
+            return
+        allowed = constraint.allowed(sequence.tokens[sequence.n_prompt :])
+        if allowed is None:
+            sequence.is_led = False
+        else:
+            apply(logits, row, allowed)
 
     def _note_start(self, work: Iterable[Work]) -> None:
         now = self._clock()

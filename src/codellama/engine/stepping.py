@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from codellama.engine.constraint import Constraint
@@ -14,6 +15,8 @@ from codellama.engine.scoring import Score
 
 class ScoringSteps(Protocol):
     """A text being scored: `step` until it is true, then `result`; or `close`."""
+
+    def n_cached(self, ids: Sequence[int], scope: bytes = b"") -> int: ...
 
     def step(self) -> bool: ...
     def result(self) -> Score: ...

@@ -16,8 +16,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from codellama.server.access import Access
 from codellama.server.refusals import Refusal, encode, shape_of
 from codellama.server.routes import (
+    chat,
     llamacpp,
     mistral,
+    models,
     ollama,
     openai,
     plain,
@@ -32,7 +34,19 @@ from codellama.server.web import Endpoint, State
 
 ENDPOINTS: tuple[Endpoint[Any], ...] = tuple(
     endpoint
-    for module in (openai, replay, mistral, llamacpp, ollama, tabby, tgi, tokens, plain)
+    for module in (
+        openai,
+        chat,
+        models,
+        replay,
+        mistral,
+        llamacpp,
+        ollama,
+        tabby,
+        tgi,
+        tokens,
+        plain,
+    )
     for endpoint in module.ENDPOINTS
 )
 

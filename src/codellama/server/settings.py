@@ -64,10 +64,11 @@ class Settings:
     which are served beside it by names of their own. `hosts` are further values of the Host
     header that are served, `origins` pages of other origins that may call; "editors" stands for
     editors' web views. A `key_file` holds one key a line. `step_tokens` bounds the work of one
-    step, and with it the gap that a long prompt makes in the replies beside it. `kv_cache`,
-    `speculation` and `draft_model` are those of `LLM.load`. The engine "vllm" lays each replica
-    over `tensor_parallel` times `pipeline_parallel` devices. `replicas` are whole engines, at most,
-    and `min_replicas` at least where the queue decides (None: as many as at most).
+    step, and with it the gap that a long prompt makes in the replies beside it. `infill_order` is
+    how holes are told where a request does not say: "psm", "spm", or what the cache makes cheaper.
+    `kv_cache`, `speculation` and `draft_model` are those of `LLM.load`. The engine "vllm" lays each
+    replica over `tensor_parallel` times `pipeline_parallel` devices. `replicas` are whole engines,
+    at most, and `min_replicas` at least where the queue decides (None: as many as at most).
     """
 
     models: Mapping[str, str] = field(default_factory=lambda: {"codellama-nano": "nano"})
@@ -82,6 +83,7 @@ class Settings:
     share_across_keys: bool = False
     strict_models: bool = False
     infill_text: bool = True
+    infill_order: str = "auto"
     done_after_error: bool = False
     temperature: float = 0.2
     top_p: float = 0.95
@@ -123,6 +125,8 @@ class Settings:
                 raise ConfigError(f"{name} is {value}; expected 1 or more")
             if value > 1 and self.engine != "vllm" and name != "replicas":
                 raise ConfigError(f"{name} is for the engine vllm, and this one is {self.engine}")
+        if self.infill_order not in ("auto", "psm", "spm"):
+            raise ConfigError(f"infill_order is {self.infill_order!r}; expected auto, psm or spm")
         if self.speculation not in ("lookup", "off"):
             raise ConfigError(f"speculation is {self.speculation!r}; expected lookup or off")
 

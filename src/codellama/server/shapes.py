@@ -105,7 +105,8 @@ def legacy_logprobs(
     tops: list[dict[str, float] | None] = []
     offsets: list[int] = []
     for token_id, entry in entries:
-        text = token_text(tokenizer, token_id)
+        n_begun = 0 if entry is None else entry.n_begun
+        text = token_text(tokenizer, token_id)[n_begun:]
         tokens.append(text)
         offsets.append(offset)
         offset += len(text)
@@ -116,7 +117,7 @@ def legacy_logprobs(
         own.append(_exact(entry))
         top: dict[str, float] = {}
         for other, logprob in (*entry.top, (token_id, _exact(entry))):
-            name = token_text(tokenizer, other)
+            name = token_text(tokenizer, other)[n_begun:]
             top[name] = max(logprob, top.get(name, logprob))
         tops.append(top)
     return {
@@ -130,17 +131,18 @@ def legacy_logprobs(
 def chat_logprobs(tokenizer: Tokenizer, entries: Iterable[TokenLogprob]) -> dict[str, Any]:
     """One object for each token, with its alternatives."""
 
-    def named(token_id: int, logprob: float) -> dict[str, Any]:
+    def named(token_id: int, logprob: float, n_begun: int) -> dict[str, Any]:
+        raw = tokenizer.token_bytes(token_id)
         return {
-            "token": token_text(tokenizer, token_id),
+            "token": token_text(tokenizer, token_id)[n_begun:],
             "logprob": logprob,
-            "bytes": list(tokenizer.token_bytes(token_id)),
+            "bytes": list(raw.decode()[n_begun:].encode() if n_begun else raw),
         }
 
     return {
         "content": [
-            named(entry.token_id, _exact(entry))
-            | {"top_logprobs": [named(*pair) for pair in entry.top]}
+            named(entry.token_id, _exact(entry), entry.n_begun)
+            | {"top_logprobs": [named(*pair, entry.n_begun) for pair in entry.top]}
             for entry in entries
         ]
     }
