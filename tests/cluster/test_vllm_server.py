@@ -107,7 +107,7 @@ def test_greedy_ids_are_those_of_the_reference(live: Started, reference: LLM) ->
 
 
 def test_infilling_is_exact(live: Started, client: openai.OpenAI, reference: LLM) -> None:  # noqa: F811
-    for prefix, suffix in (("def area(r):\n    return ", "\n\nprint(area(2))\n"), ("x = ", ""),
+    for prefix, suffix in (("def area(r):\n    return ", "\n\nprint(area(2))\n"), ("x = ", "\n"),
                            ("", "\nreturn x")):  # fmt: skip
         found = client.completions.create(
             model="", prompt=prefix, suffix=suffix, temperature=0, max_tokens=40
