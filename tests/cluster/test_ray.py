@@ -6,6 +6,7 @@ Needs Ray, which `make test-ray` installs into an environment of its own.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -146,3 +147,29 @@ def test_a_replica_killed_under_load() -> None:
         lp = client.completions.create(model="", prompt=prompts[0], echo=True, logprobs=1,
                                        max_tokens=0)  # fmt: skip
         assert lp.choices[0].logprobs is not None
+
+
+def test_an_evaluation_on_two_workers_is_that_on_one(tmp_path: Path) -> None:
+    """The same samples and the same score."""
+    rows = [
+        {"task_id": f"HumanEval/{i}", "prompt": f"def f{i}(x):\n    return x", "entry_point":
+         f"f{i}", "canonical_solution": "", "test": "def check(candidate):\n    candidate(1)\n"}
+        for i in range(12)
+    ]  # fmt: skip
+    data = tmp_path / "HumanEval.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    results = []
+    samples = []
+    for name, more in (("one", ()), ("two", ("--cluster", "2"))):
+        out = tmp_path / name
+        done = command(
+            "eval", "humaneval", "--data", str(data), "--n", "4", "--max-tokens", "24", "--threads",
+            "1", "--batch", "5", "--out", str(out), "--json", *more,
+        )  # fmt: skip
+        (result,) = (json.loads(line) for line in done.stdout.splitlines())
+        results.append((result["figures"], result["model"], result["settings"]))
+        (file,) = out.glob("*.samples.jsonl")
+        samples.append(sorted(file.read_text().splitlines()))
+    assert len(samples[0]) >= 48
+    assert samples[0] == samples[1]
+    assert results[0] == results[1]

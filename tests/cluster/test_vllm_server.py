@@ -49,6 +49,7 @@ TEXTS = [
     "print('hello", "from typing import", "def test_", "    if not", "async def", "@property\n",
     '"""Reads a file."""\n', "lambda x:", "with open(path) as", "é漢字😀 = ", "return self.",
 ]  # fmt: skip
+OVER_VLLM = ("--engine", "vllm", "--max-num-seqs", "32", "--infill-order", "psm")
 N_TOKENS = 200
 MESSAGES = [
     {"role": "system", "content": "Answer briefly."},
@@ -68,9 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def live(folder: Path) -> Iterator[Started]:
-    arguments = (f"codellama-nano={folder}", "--engine", "vllm", "--max-num-seqs", "32",
-                 "--infill-order", "psm")  # fmt: skip
-    with started(*arguments) as found:
+    with started(f"codellama-nano={folder}", *OVER_VLLM) as found:
         yield found
 
 
@@ -149,7 +148,7 @@ def test_chat_in_turns_of_step_is_exact(tmp_path: Path) -> None:
             generation=GenerationDefaults(bos_id=1, eos_ids=(2,)))  # fmt: skip
     with (
         LLM.load(folder, engine="torch") as reference,
-        started(f"codellama-step={folder}", "--engine", "vllm", "--max-num-seqs", "4") as live,
+        started(f"codellama-step={folder}", *OVER_VLLM, "--max-seq-len", "256") as live,
         openai.OpenAI(base_url=f"{live.url}/v1", api_key="none") as client,  # noqa: F811
     ):
         assert reference.chat_form == "step"
