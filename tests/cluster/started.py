@@ -15,7 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from codellama import LLM
+
 START_S = 600  # vLLM imports much and warms up
+
+
+def without_marks(llm: LLM) -> dict[int, float]:
+    """The biases by which a server keeps markers out of replies, for a reference that has none."""
+    tokenizer = llm.tokenizer
+    marks = (tokenizer.prefix_id, tokenizer.suffix_id, tokenizer.middle_id)
+    return {mark: -100.0 for mark in marks if mark is not None}
 
 
 class Started:

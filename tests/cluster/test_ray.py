@@ -21,7 +21,7 @@ from typing import Any
 import openai
 import pytest
 from batches import BAD, answers, request, write
-from started import started
+from started import started, without_marks
 
 from codellama import LLM, SamplingParams
 
@@ -114,8 +114,11 @@ def test_a_replica_killed_under_load() -> None:
     params = {"temperature": 0.8, "max_tokens": 64}
     prompts = [f"# number {i}\ndef f{i}(" for i in range(N_REQUESTS)]
     with LLM.load("nano", n_threads=1) as llm:
+        biases = without_marks(llm)
         expected = [
-            llm.complete(prompt, SamplingParams(seed=i, ignore_eos=True, **params))  # type: ignore[arg-type]
+            llm.complete(
+                prompt, SamplingParams(seed=i, ignore_eos=True, logit_bias=biases, **params)
+            )  # type: ignore[call-overload]
             for i, prompt in enumerate(prompts)
         ]
     arguments = ("codellama-nano=nano", "--replicas", "2", "--threads", "1",

@@ -13,7 +13,7 @@ from typing import Any
 
 import openai
 import pytest
-from started import Started, started
+from started import Started, started, without_marks
 from test_openai_client import (  # noqa: F401  # run again, over the `live` of this module
     client,
     test_async_streams_and_leaving_early,
@@ -81,9 +81,7 @@ def reference(folder: Path) -> Iterator[LLM]:
 
 def greedy(llm: LLM, max_tokens: int, **changes: Any) -> SamplingParams:
     """Greedy, without the markers that a server never lets a reply have."""
-    tokenizer = llm.tokenizer
-    marks = (tokenizer.prefix_id, tokenizer.suffix_id, tokenizer.middle_id)
-    biases = {mark: -100.0 for mark in marks if mark is not None}
+    biases = without_marks(llm)
     return SamplingParams(temperature=0, max_tokens=max_tokens, logit_bias=biases, **changes)
 
 

@@ -12,7 +12,7 @@ from codellama.cli.usage import UsageError
 def add_arguments(parser: ArgumentParser) -> None:
     parser.usage = "codellama cluster up | status | down [options]"
     parser.description = (
-        "Make machines work together, by Ray. `up` starts a cluster and says what other machines\n"
+        "Let machines work together, by Ray. `up` starts a cluster and says what other machines\n"
         "run to join it. Ray trusts whoever reaches its ports: keep them in a network of your own."
     )
     add = parser.add_argument

@@ -23,7 +23,7 @@ VERBS = {
     "chat": "ask one question, or hold a conversation",
     "serve": "serve models over HTTP",
     "batch": "answer a file of requests",
-    "cluster": "make machines work together",
+    "cluster": "let machines work together",
     "info": "describe a checkpoint from its headers",
     "models": "list the members of the Code Llama family and their sizes",
     "plan": "what a model needs, where it fits and how fast it would be",
