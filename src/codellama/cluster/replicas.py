@@ -9,6 +9,7 @@ are passed over: nothing is lost and nothing comes twice.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
@@ -25,10 +26,10 @@ from codellama.engine.params import SamplingParams
 from codellama.engine.plan import EnginePlan
 from codellama.engine.prompts import Prompt
 from codellama.engine.scoring import Score
-from codellama.errors import ConfigError, MissingExtra
+from codellama.errors import ConfigError, EngineFailed, MissingExtra
 from codellama.server import run
 from codellama.server.refusals import Refusal
-from codellama.server.served import Served, never_drawn
+from codellama.server.served import Served
 from codellama.server.settings import Settings
 
 APP = "codellama"
@@ -52,6 +53,7 @@ def ray() -> Any:
 
 def connect() -> Any:
     """Joins the cluster of this machine, or starts Ray here alone where there is none."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers of each use
     found = ray()
     if not found.is_initialized():
         try:
@@ -154,7 +156,6 @@ class ReplicaSource:
     def __init__(self, handle: Any, died: tuple[type[BaseException], ...]) -> None:
         self._handle = handle
         self._died = died
-        self.n_retried = 0
 
     async def draw(
         self,
@@ -180,7 +181,6 @@ class ReplicaSource:
             except self._died as error:
                 if attempt == _RETRIES:
                     raise EngineGone("no replica of the model answers") from error
-                self.n_retried += 1
                 await asyncio.sleep(_PAUSE_S * 2**attempt)
 
     async def _stream(
@@ -233,9 +233,15 @@ class Replicas:
         reader = checkpoint.open(resolve(path))
         one = replace(settings, replicas=1)
         serve.start(proxy_location="Disabled", http_options={"location": "NoServer"})
-        self._handle = serve.run(
-            self._deployment(serve, settings).bind(one), name=APP, route_prefix=None
-        )
+        try:
+            self._handle = serve.run(
+                self._deployment(serve, settings).bind(one), name=APP, route_prefix=None
+            )
+        except Exception as error:
+            raise EngineFailed(
+                f"the replicas do not start: {(str(error).splitlines() or ['?'])[0][:300]}",
+                hint="every machine of the cluster needs the model, at the same path",
+            ) from error
         self._handle = self._handle.options(_prefer_local_routing=False)
         self._thread = LoopThread("replicas")
         sizes: Sizes = self._thread.run(self._sizes())
@@ -269,7 +275,6 @@ class Replicas:
             tokenizer,
             self.model.plan,
             n_ids=min(tokenizer.n_vocab, reader.config.vocab_size),
-            never=never_drawn(tokenizer),
         )
 
     async def _sizes(self) -> Sizes:

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol
@@ -101,7 +101,6 @@ class AsyncSteps:
         tokenizer: decodes replies.
         plan: bounds of requests; its cache is the source's own.
         n_ids: ids there are.
-        never: ids that are kept from being drawn, unless a request biases them itself.
     """
 
     can_constrain = False
@@ -114,14 +113,12 @@ class AsyncSteps:
         plan: EnginePlan,
         *,
         n_ids: int,
-        never: Iterable[int] = (),
     ) -> None:
         self.plan = plan
         self._source = source
         self._loop = loop
         self._tokenizer = tokenizer
         self._n_ids = n_ids
-        self.never = dict.fromkeys(sorted(never), -100.0)
         self._ids = count()
         self._requests: dict[int, _Request] = {}
         self._came: queue.SimpleQueue[tuple[int, Drawn | _Failed]] = queue.SimpleQueue()

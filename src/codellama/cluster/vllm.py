@@ -7,6 +7,7 @@ templates are never loaded: prompts, text, stop strings and formats of answers s
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack, aclosing
 from pathlib import Path
@@ -219,6 +220,7 @@ class Vllm:
         )
 
     async def _start(self, reader: Reader, settings: Settings) -> tuple[Any, Callable[..., Any]]:
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # it would tell its makers of each use
         try:
             from vllm import SamplingParams as VllmParams
             from vllm.engine.arg_utils import AsyncEngineArgs
