@@ -17,7 +17,7 @@ from typing import Any
 
 from codellama import LLM
 
-START_S = 600  # vLLM imports much and warms up
+START_S = 1800  # vLLM imports much and warms up, on a busy machine for long
 
 
 def without_marks(llm: LLM) -> dict[int, float]:

@@ -204,6 +204,7 @@ class Vllm:
                 n_blocks=sizes.n_blocks,
                 block_size=sizes.block_size,
                 max_num_seqs=settings.max_num_seqs,
+                step_tokens=max(512, settings.max_num_seqs),
                 speculation="off",
             ),
             eos_ids=reader.generation.eos_ids,
