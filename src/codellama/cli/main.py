@@ -23,15 +23,22 @@ VERBS = {
     "chat": "ask one question, or hold a conversation",
     "solve": "write code until it passes your tests",
     "serve": "serve models over HTTP",
+    "batch": "answer a file of requests",
+    "cluster": "let machines work together",
+    "lsp": "suggest code in an editor, as a language server",
     "info": "describe a checkpoint from its headers",
     "models": "list the members of the Code Llama family and their sizes",
+    "plan": "what a model needs, where it fits and how fast it would be",
     "convert": "write a checkpoint in another place or number format",
     "quantize": "write a checkpoint as a smaller GGUF file, and report what that cost",
     "bench": "measure speed, beside what the machine can do",
+    "eval": "run the published evaluations, beside the paper's figures",
+    "bench-repo": "measure models on holes that your own git history filled",
     "train": "train a model",
     "data": "prepare a training corpus",
 }
-"""What each verb does. Its module is `codellama.cli.<verb>`, with `add_arguments` and `run`."""
+"""What each verb does. Its module is `codellama.cli.<verb>`, with `add_arguments` and `run`; a dash
+in the verb is an underscore in the module."""
 
 _EXTRAS = {"torch": "torch", "train": "train", "data": "train"}
 
@@ -57,7 +64,7 @@ def verb_parser(verb: str) -> Parser:
     """The parser of what comes after `verb`; its module is imported for it."""
     does = VERBS[verb]
     found = Parser(prog=f"codellama {verb}", description=does[0].upper() + does[1:] + ".")
-    module = importlib.import_module(f"codellama.cli.{verb}")
+    module = importlib.import_module(f"codellama.cli.{verb.replace('-', '_')}")
     module.add_arguments(found)
     found.set_defaults(run=module.run)
     _add_traceback(found)
