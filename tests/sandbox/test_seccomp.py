@@ -47,7 +47,8 @@ def made(*, many: bool = False, scratch: bool = True) -> bytes:
 # Numbers by hand from the kernel's tables: x86-64, ARM64.
 WANTED = {"read": (0, 63), "write": (1, 64), "mmap": (9, 222), "openat": (257, 56),
           "futex": (202, 98), "exit_group": (231, 94), "getrandom": (318, 278),
-          "clock_gettime": (228, 113), "newfstatat": (262, 79), "rt_sigreturn": (15, 139)}  # fmt: skip
+          "clock_gettime": (228, 113), "newfstatat": (262, 79),
+          "rt_sigreturn": (15, 139)}  # fmt: skip
 REFUSED = {"socket": (41, 198), "connect": (42, 203), "socketpair": (53, 199),
            "sendmsg": (46, 211),
            "ptrace": (101, 117), "process_vm_readv": (310, 270), "unshare": (272, 97),
