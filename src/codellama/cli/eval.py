@@ -142,12 +142,14 @@ def _one(
     from codellama.eval.data import find
     from codellama.eval.judge import Tools
     from codellama.eval.run import Plan, evaluate, generate, stem
+    from codellama.eval.sources.stored import StoredSource
     from codellama.eval.toolchains import require
 
     if suite.name == "multipl-e" and not args.no_run:
         require(suite.variant)
     data = find(suite, args.data)
-    sampling = _sampling(args, suite, getattr(source, "n", None))
+    stored = source.n if isinstance(source, StoredSource) else None
+    sampling = _sampling(args, suite, stored)
     plan = Plan(sampling=sampling, limit=args.limit, every=args.every)
     name = stem(suite, plan)
     console.say(f"{suite.title}: {data.origin}")
