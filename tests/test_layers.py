@@ -17,7 +17,8 @@ PACKAGE = Path(codellama.__file__).parent
 ROWS = [
     {"__main__"},
     {"cli"},
-    {"server", "eval"},
+    {"cluster"},
+    {"server", "lsp", "eval", "plan"},
     {"engine", "train", "bench"},
     {"runners"},
     {"checkpoint"},

@@ -64,6 +64,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "for each core)")  # fmt: skip
     add("--kv-cache", choices=("f32", "f16", "q8_0"), help="how keys and values are kept")
     add("--engine", choices=("cpu", "torch"), default="cpu", help="default: cpu")
+    add("--cluster", type=_positive, metavar="N", help="N engines on a Ray cluster: see "
+        "`codellama cluster`")  # fmt: skip
     add("--batch", type=_positive, metavar="N", help=f"replies computed at the same time (default: "
         f"{_BATCH}; 8 for --url)")  # fmt: skip
     what = parser.add_argument_group("what is asked")
@@ -200,19 +202,23 @@ def _source(args: Namespace, console: Console) -> Source:
 
         key = os.environ.get("OPENAI_API_KEY")
         return HttpSource(args.url, model=args.model, key=key, n_at_once=args.batch or 8)
+    model = args.model or "nano"
+    options: dict[str, Any] = {
+        "engine": args.engine,
+        "max_seq_len": args.max_seq_len,
+        "max_num_seqs": args.batch or _BATCH,
+        "n_threads": args.threads,
+        "kv_cache": args.kv_cache,
+    }
+    if args.cluster is not None:
+        from codellama.cluster.evaluate import ClusterSource
+
+        return ClusterSource(model, args.cluster, options)
     from codellama.engine.llm import LLM
     from codellama.eval.sources.engine import EngineSource
 
-    model = args.model or "nano"
     console.say(f"loading {model}")
-    llm = LLM.load(
-        model,
-        engine=args.engine,
-        max_seq_len=args.max_seq_len,
-        max_num_seqs=args.batch or _BATCH,
-        n_threads=args.threads,
-        kv_cache=args.kv_cache,
-    )
+    llm = LLM.load(model, **options)
     for note in llm.notes:
         console.say(note)
     return EngineSource(llm, model)
