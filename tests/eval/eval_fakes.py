@@ -55,6 +55,7 @@ class Ended(NamedTuple):
     exit_code: int | None
     stdout: str
     stderr: str
+    reason: str = ""
 
 
 class FakeBox:
@@ -76,7 +77,7 @@ class FakeBox:
             else:
                 yield Said(True)
 
-    def run(self, program: str, *, stdin: str = "") -> Ended:
+    def run(self, program: str, *, stdin: str = "", files: Any = None) -> Ended:
         import io
         import sys
         from contextlib import redirect_stdout

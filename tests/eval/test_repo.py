@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from command import run
 
-from codellama.errors import ConfigError
+from codellama.errors import ConfigError, SandboxUnavailable
 from codellama.eval.repo.bench import Choice, Tried, entry
 from codellama.eval.repo.context import STRATEGIES
 from codellama.eval.repo.history import Repository
 from codellama.eval.repo.holes import Hole, cut
 from codellama.eval.repo.report import table
+from codellama.sandbox import Sandbox
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -134,3 +135,26 @@ def test_the_verb_says_what_is_missing(folder: Path, tmp_path: Path) -> None:
     assert "no git repository" in run("bench-repo", tmp_path).err
     assert run("bench-repo", folder, "--context", "all").code == 2
     assert "added no line" in run("bench-repo", folder, "--suffix", ".rs").err
+
+
+def test_the_commits_own_tests_run(hf_folder: Path, tmp_path: Path) -> None:
+    try:
+        Sandbox.open().close()
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    git(tmp_path, "init", "-q")
+    (tmp_path / "shapes.py").write_text(FIRST)
+    (tmp_path / "test_shapes.py").write_text(
+        "from shapes import area\n\n\ndef test_area():\n    assert 3 < area(1) < 4\n"
+    )
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "one")
+    packages = Path(pytest.__file__).parents[1]
+    done = run(
+        "bench-repo", tmp_path, "--model", hf_folder, "--holes", "2", "--context", "near",
+        "--tests", "test_shapes.py", "--packages", packages, "--threads", "1", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    [row] = json.loads(done.out)["rows"]
+    assert row["passed"] is not None, "the commit's own tests pass, so those of the fills count"
+    assert row["passed"] < 1  # a tiny random model wrote them

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -100,7 +102,11 @@ def server(answers: list[tuple[int, Any]]) -> Iterator[tuple[str, list[dict[str,
             self._send(*answers[min(len(asked) - 1, len(answers) - 1)])
 
         def _send(self, status: int, found: Any) -> None:
-            data = json.dumps(found).encode()
+            data = json.dumps(found() if callable(found) else found).encode()
+            with contextlib.suppress(ConnectionError):
+                self._write(status, data)
+
+        def _write(self, status: int, data: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -206,6 +212,26 @@ def test_nobody_at_the_address() -> None:
         source("http://127.0.0.1:9")
 
 
+def test_who_leaves_does_not_wait_for_the_server() -> None:
+    arrived, leave = threading.Event(), threading.Event()
+
+    def never() -> dict[str, Any]:
+        arrived.set()
+        leave.wait(60)
+        return TEXT
+
+    with server([(200, TEXT), (200, never)]) as (url, _):
+        one = HttpSource(url, n_at_once=2)
+        coming = one.replies([request(complete("p")), request(complete("q"))])
+        next(coming)
+        assert arrived.wait(30)
+        began = time.monotonic()
+        coming.close()
+        took = time.monotonic() - began
+        leave.set()
+    assert took < 20
+
+
 def test_a_server_chooses_the_order_itself() -> None:
     with server([(200, TEXT)]) as (url, _):
         one = source(url)
@@ -227,7 +253,7 @@ def test_stored_samples(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["[]", "{", '{"task_id": "a"}', '{"task_id": 1, "completion": ""}']
+    "line", ["[]", "{", '{"task_id": "a"}', '{"task_id": [], "completion": ""}']
 )
 def test_what_is_no_sample(tmp_path: Path, line: str) -> None:
     file = tmp_path / "s.jsonl"

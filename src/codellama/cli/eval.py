@@ -7,7 +7,7 @@ import os
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from codellama.eval.sources import Source
     from codellama.eval.suite import Sampling, Suite
     from codellama.eval.suites import Options
+    from codellama.sandbox import Sandbox
 
 _BATCH = 64
 _CPU_S = {"humaneval-plus": 20.0, "apps": 4.0}
@@ -143,9 +144,14 @@ def _one(
     from codellama.eval.data import find
     from codellama.eval.judge import Tools
     from codellama.eval.run import Plan, evaluate, generate, stem
+    from codellama.eval.sources.stored import StoredSource
+    from codellama.eval.toolchains import require
 
+    if suite.name == "multipl-e" and not args.no_run:
+        require(suite.variant)
     data = find(suite, args.data)
-    sampling = _sampling(args, suite, getattr(source, "n", None))
+    stored = source.n if isinstance(source, StoredSource) else None
+    sampling = _sampling(args, suite, stored)
     plan = Plan(sampling=sampling, limit=args.limit, every=args.every)
     name = stem(suite, plan)
     console.say(f"{suite.title}: {data.origin}")
@@ -155,7 +161,7 @@ def _one(
             console.say(f"samples: {folder / name}.samples.jsonl")
             return None
         tools = Tools(
-            lambda: _open_box(suite.name, args.workers),
+            lambda: _open_box(suite, args.workers),
             n_workers=args.workers,
             scorer=args.scorer,
         )
@@ -167,10 +173,23 @@ def _one(
     return result
 
 
-def _open_box(suite: str, n_workers: int) -> Any:
+@contextmanager
+def _open_box(suite: Suite, n_workers: int) -> Iterator[Sandbox]:
+    from codellama.eval import toolchains
     from codellama.sandbox import Limits, Sandbox
 
-    return Sandbox.open(limits=Limits(cpu_s=_CPU_S.get(suite, 3.0)), n_workers=n_workers)
+    cpu_s = _CPU_S.get(suite.name, 3.0)
+    if suite.name != "multipl-e":
+        limits = Limits(cpu_s=cpu_s, wall_s=10 + 4 * cpu_s)
+        with Sandbox.open(limits=limits, n_workers=n_workers) as box:
+            yield box
+        return
+    language = suite.variant
+    programs = toolchains.programs(language)
+    limits = toolchains.limits(cpu_s)
+    with Sandbox.open(limits=limits, n_workers=n_workers, programs=programs) as box:
+        toolchains.prove(box, language)
+        yield box
 
 
 def _source(args: Namespace, console: Console) -> Source:

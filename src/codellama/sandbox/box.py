@@ -53,6 +53,7 @@ class Sandbox:
         limits: Limits | None = None,
         n_workers: int | None = None,
         packages: Sequence[str | Path] = (),
+        programs: Sequence[str | Path] = (),
     ) -> Self:
         """Starts a sandbox and tries to break out of it.
 
@@ -60,12 +61,16 @@ class Sandbox:
             limits: bounds of each run.
             n_workers: runs at the same time in `check_many`; None takes one per processor.
             packages: directories that programs may import from, besides the standard library.
+            programs: files and directories whose programs may be started, such as a compiler's.
+                With any, what a run writes may be started too. Needs `limits` of several processes
+                and the full level.
 
         Raises:
             SandboxUnavailable: programs cannot be isolated here; it names what is missing.
             ConfigError: a setting is out of range.
         """
-        return cls._open(limits or Limits(), n_workers, packages, ("full", "reduced"), frozenset())
+        levels: tuple[Level, ...] = ("full",) if programs else ("full", "reduced")
+        return cls._open(limits or Limits(), n_workers, packages, levels, frozenset(), programs)
 
     @classmethod
     def _open(
@@ -75,6 +80,7 @@ class Sandbox:
         packages: Sequence[str | Path],
         levels: Sequence[Level],
         off: frozenset[str],
+        programs: Sequence[str | Path] = (),
     ) -> Self:
         """`open` with a choice of levels and of layers to leave out, for tests of the sandbox."""
         missing = list(_missing_everywhere())
@@ -84,6 +90,7 @@ class Sandbox:
         if workers < 1:
             raise ConfigError(f"n_workers is {workers}; it has to be at least 1")
         folders = [str(Path(one).resolve(strict=True)) for one in packages]
+        tools = [str(Path(one).absolute()) for one in programs]
         for level in levels:
             if level == "reduced" and landlock.version() < _REDUCED_NEEDS_LANDLOCK:
                 missing.append(
@@ -92,7 +99,7 @@ class Sandbox:
                 )
                 continue
             try:
-                launching = Launching(level, folders, off)
+                launching = Launching(level, folders, off, tools)
             except Refused as error:
                 missing.append(f"{level} isolation: {error}")
                 continue

@@ -28,7 +28,9 @@ class Refused(Exception):
 class Launching:
     """A running launcher."""
 
-    def __init__(self, level: Level, packages: list[str], off: frozenset[str]) -> None:
+    def __init__(
+        self, level: Level, packages: list[str], off: frozenset[str], programs: list[str]
+    ) -> None:
         """Starts one.
 
         Raises:
@@ -61,7 +63,12 @@ class Launching:
                 pass_fds=[theirs.fileno()],
             )
         try:
-            setup = {"level": level, "packages": packages, "off": sorted(off)}
+            setup = {
+                "level": level,
+                "packages": packages,
+                "off": sorted(off),
+                "programs": programs,
+            }
             write_message(ours.fileno(), setup)
             answer = read_message(ours.fileno())
         except Ended as error:

@@ -68,7 +68,8 @@ class Launcher:
     def __init__(self, setup: dict[str, Any]) -> None:
         self.off = frozenset(setup["off"])
         self.is_full = setup["level"] == "full"
-        self.paths: list[str] = namespaces.interpreter_paths() + setup["packages"]
+        self.programs: list[str] = setup["programs"]
+        self.paths: list[str] = namespaces.interpreter_paths() + setup["packages"] + self.programs
         self.proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         # Its own end comes when `control` is closed. To ask the kernel for it would end it with the
         # thread that opened the sandbox, not with the process.
@@ -126,7 +127,11 @@ class Launcher:
             if os.getppid() != parent:
                 os._exit(1)
         else:
-            namespaces.mount_scratch(job["limits"]["disk_bytes"], job["limits"]["files"])
+            namespaces.mount_scratch(
+                job["limits"]["disk_bytes"],
+                job["limits"]["files"],
+                may_execute=bool(self.programs),
+            )
             inside.write_files(namespaces.WORK_DIR, job["files"])
         os.setsid()  # else a signal to group 0 would reach the supervisor
         stdin = os.memfd_create("stdin")
@@ -200,6 +205,7 @@ class Launcher:
                     namespaces.SCRATCH_DIR if full else None,
                     None if full else job["folder"],
                     may_execute=limits["processes"] > 1,
+                    programs=self.programs,
                 )
             )
         if "capabilities" not in self.off:
