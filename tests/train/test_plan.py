@@ -8,9 +8,10 @@ import torch
 from codellama.cli.main import main
 from codellama.model.family import MEMBERS
 from codellama.model.transformer import Transformer
-from codellama.train.batch import flop_per_token, model_config
+from codellama.train.arithmetic import Device, flop_per_token
+from codellama.train.batch import model_config
 from codellama.train.export import final_config
-from codellama.train.plan import Device, device_hours, plan
+from codellama.train.plan import device_hours, plan
 from codellama.train.recipe import Recipe
 from train_corpus import RECIPES
 

@@ -63,6 +63,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "for each core)")  # fmt: skip
     add("--kv-cache", choices=("f32", "f16", "q8_0"), help="how keys and values are kept")
     add("--engine", choices=("cpu", "torch"), default="cpu", help="default: cpu")
+    add("--cluster", type=_positive, metavar="N", help="N engines on a Ray cluster: see "
+        "`codellama cluster`")  # fmt: skip
     add("--batch", type=_positive, metavar="N", help=f"replies computed at the same time (default: "
         f"{_BATCH}; 8 for --url)")  # fmt: skip
     what = parser.add_argument_group("what is asked")
@@ -137,7 +139,7 @@ def run(args: Namespace) -> int:
 def _one(
     args: Namespace, suite: Suite, source: Source, folder: Path, console: Console
 ) -> dict[str, Any] | None:
-    from codellama.eval import failures, report
+    from codellama.eval import report
     from codellama.eval.data import find
     from codellama.eval.judge import Tools
     from codellama.eval.run import Plan, evaluate, generate, stem
@@ -161,7 +163,7 @@ def _one(
             result, judged = evaluate(
                 suite, source, data, plan, folder, tools=tools, restart=args.restart, progress=shown
             )
-    report.save(result, failures.entries(judged), folder / name)
+    report.save(result, judged, folder / name)
     return result
 
 
@@ -181,19 +183,23 @@ def _source(args: Namespace, console: Console) -> Source:
 
         key = os.environ.get("OPENAI_API_KEY")
         return HttpSource(args.url, model=args.model, key=key, n_at_once=args.batch or 8)
+    model = args.model or "nano"
+    options: dict[str, Any] = {
+        "engine": args.engine,
+        "max_seq_len": args.max_seq_len,
+        "max_num_seqs": args.batch or _BATCH,
+        "n_threads": args.threads,
+        "kv_cache": args.kv_cache,
+    }
+    if args.cluster is not None:
+        from codellama.cluster.evaluate import ClusterSource
+
+        return ClusterSource(model, args.cluster, options)
     from codellama.engine.llm import LLM
     from codellama.eval.sources.engine import EngineSource
 
-    model = args.model or "nano"
     console.say(f"loading {model}")
-    llm = LLM.load(
-        model,
-        engine=args.engine,
-        max_seq_len=args.max_seq_len,
-        max_num_seqs=args.batch or _BATCH,
-        n_threads=args.threads,
-        kv_cache=args.kv_cache,
-    )
+    llm = LLM.load(model, **options)
     for note in llm.notes:
         console.say(note)
     return EngineSource(llm, model)
@@ -206,10 +212,8 @@ def _sampling(args: Namespace, suite: Suite, stored: int | None) -> Sampling:
     found = suite.sampling
     n = args.n or stored or found.n
     temperature = found.temperature if args.temperature is None else args.temperature
-    if n > 1 and args.temperature is None and not found.temperature:
+    if n > 1 and stored is None and args.temperature is None and not found.temperature:
         temperature = 0.8  # the paper's for pass@10 and pass@100; greedy, all would be the same
-    if n > 1 and not temperature and stored is None:
-        raise UsageError("--n draws several samples, and at temperature 0 all would be the same")
     return replace(
         found,
         n=n,
@@ -250,6 +254,8 @@ def _check(args: Namespace) -> None:
         raise UsageError("--samples are there already, and --model would draw others; give one")
     if args.samples is not None and len(args.suites) != 1:
         raise UsageError("--samples are of one suite: name that one")
+    if (args.n or 1) > 1 and args.temperature == 0 and args.samples is None:
+        raise UsageError("--n draws several samples, and at temperature 0 all would be the same")
     if not args.suites and args.out is None:
         raise UsageError("say which suites to run")
     if args.data is not None and args.data.is_file() and len(args.suites) > 1:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from codellama.cli.usage import UsageError
 from codellama.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
@@ -56,6 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="print steps, arithmetic, A100 hours and carbon, and train nothing",
     )
     parser.add_argument(
+        "--cluster",
+        action="store_true",
+        help="on a Ray cluster (see `codellama cluster`), by Ray Train; without Ray, torchrun",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes of --cluster (default: 1)"
+    )
+    parser.add_argument(
         "--time-budget", type=float, metavar="MIN", help="minutes for all stages together"
     )
 
@@ -67,21 +76,21 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if importlib.util.find_spec("torch") is None:
         raise MissingExtra("`codellama train`", "train")
-    from codellama.train.parallel import world
     from codellama.train.recipe import Recipe
     from codellama.train.run import CorpusFolder
     from codellama.train.state import holds_run
 
-    recipe = Recipe.read(args.recipe, tuple(args.overrides))
-    if args.time_budget is not None:
-        recipe = dataclasses.replace(recipe, time_budget_min=args.time_budget)
+    if args.workers != 1 and not args.cluster:
+        raise UsageError("--workers are those of --cluster")
+    recipe = _recipe(args, Recipe)
     if args.plan:
-        from codellama.train.plan import Device, table
+        from codellama.train.arithmetic import Device
+        from codellama.train.plan import table
 
         print(table(recipe, Device()))
         return 0
     out: Path = args.out or Path("build") / recipe.name
-    corpus = CorpusFolder(args.corpus or recipe.corpus)
+    CorpusFolder(args.corpus or recipe.corpus)  # what is missing is said before anything starts
     if not args.resume and holds_run(out):
         raise ConfigError(
             f"{out} already holds a run",
@@ -95,14 +104,40 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and args.start is not None and recipe.lora is None:
         raise ConfigError("--from starts a run and --resume goes on with one: give either")
     out.mkdir(parents=True, exist_ok=True)
-    with world() as processes, _log(out, processes.rank) as log:
-        code = _train(args, recipe, out, corpus, processes, _ProgressLine(log))
-    if processes.size > 1:
+    args.out = out
+    if args.cluster:
+        from codellama.cluster.train import on_cluster
+
+        code = on_cluster(work, args, args.workers)
+        if code == 0:
+            print(out / "model")
+        return code
+    code = work(args)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # Threads of gloo may outlive their group, and then abort an interpreter that shuts down.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def work(args: argparse.Namespace) -> int:
+    """What each process of a run does; the exit code."""
+    from codellama.train.parallel import world
+    from codellama.train.recipe import Recipe
+    from codellama.train.run import CorpusFolder
+
+    recipe = _recipe(args, Recipe)
+    corpus = CorpusFolder(args.corpus or recipe.corpus)
+    with world() as processes, _log(args.out, processes.rank) as log:
+        return _train(args, recipe, args.out, corpus, processes, _ProgressLine(log))
+
+
+def _recipe(args: argparse.Namespace, kind: type[Recipe]) -> Recipe:
+    found = kind.read(args.recipe, tuple(args.overrides))
+    if args.time_budget is not None:
+        found = dataclasses.replace(found, time_budget_min=args.time_budget)
+    return found
 
 
 def _log(out: Path, rank: int) -> TextIO:

@@ -39,15 +39,3 @@ def batch_loss(
     attn = AttentionMetadata(starts=(), row_length=mask.shape[-1], mask=mask)
     hidden = model(tokens, positions, attn)
     return summed_loss(hidden, model.lm_head.weight, labels)
-
-
-def flop_per_token(config: ModelConfig, row_length: int) -> float:
-    """Forwards and backwards, without what recomputation adds.
-
-    6 * (parameters that multiply) + 6 * layers * heads * head_dim * T: every parameter but the
-    embedding table multiplies a token twice forwards and four times backwards; the second term is
-    causal attention over rows of T tokens, half of what a full square would be.
-    """
-    table = 0 if config.tie_embeddings else config.vocab_size * config.dim
-    multiplying = config.n_params - table
-    return 6 * multiplying + 6 * config.n_layers * config.n_heads * config.head_dim * row_length

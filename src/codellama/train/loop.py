@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from codellama.checkpoint.reader import Reader
 from codellama.errors import CheckpointError, ConfigError, TrainingError
 from codellama.model.transformer import Transformer, init_weights
-from codellama.train.batch import batch_loss, batch_tensors, flop_per_token, model_config
+from codellama.train.arithmetic import flop_per_token
+from codellama.train.batch import batch_loss, batch_tensors, model_config
 from codellama.train.data import Row, RowStream, Source
 from codellama.train.lora import adapt, merged, pack_base
 from codellama.train.loss import IGNORED

@@ -52,7 +52,14 @@ class World:
 
 @contextmanager
 def world() -> Iterator[World]:
-    """The processes that `torchrun` started, or this one alone."""
+    """The processes that `torchrun` started, or this one alone.
+
+    A group that is there already, as Ray Train makes one, is used and left as it is.
+    """
+    if dist.is_initialized():
+        yield World(dist.get_rank(), dist.get_world_size())
+        dist.barrier()
+        return
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()
