@@ -46,13 +46,14 @@ def cluster() -> Iterator[str]:
         yield ""
         return
     port = "46379"
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # or a token would be left in the user's home
     said = command("cluster", "up", "--host", "127.0.0.1", "--port", port, "--cpus", "4").stdout
     os.environ["RAY_ADDRESS"] = f"127.0.0.1:{port}"
     try:
         yield said
     finally:
         command("cluster", "down")
-        del os.environ["RAY_ADDRESS"]
+        del os.environ["RAY_ADDRESS"], os.environ["RAY_AUTH_MODE"]
 
 
 def workers(name: str) -> list[int]:
