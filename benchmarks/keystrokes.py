@@ -4,13 +4,14 @@ Starts `codellama serve` with nano and types 500 characters, one request each, i
 500 lines of the standard library: plainly, and in an editor that closes brackets by itself. Then
 asks for the rest of lines of other files, from greedy replies: how many are the file's own.
 
-    python benchmarks/keystrokes.py [--characters 500] [--lines 240]
+    python benchmarks/keystrokes.py [--characters 500] [--lines 240] [--orders auto psm spm]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import re
@@ -31,15 +32,23 @@ ORDERS = ("auto", "psm", "spm")
 _CLOSING = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
 
 
-def start() -> tuple[subprocess.Popen[str], int]:
+@contextlib.contextmanager
+def server() -> Iterator[int]:
+    """The port of a server over nano, until the block ends."""
     command = [sys.executable, "-m", "codellama", "serve", "--port", "0", "--log-level", "error"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert server.stderr is not None
-    for line in server.stderr:
-        found = re.search(r":(\d+)$", line)
-        if found is not None:
-            return server, int(found[1])
-    raise SystemExit("the server did not start")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            found = re.search(r":(\d+)$", line)
+            if found is not None:
+                break
+        else:
+            raise SystemExit("the server did not start")
+        yield int(found[1])
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
 
 
 def ask(port: int, path: str, body: dict[str, Any]) -> Any:
@@ -115,25 +124,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--characters", type=int, default=500)
     parser.add_argument("--lines", type=int, default=240)
+    parser.add_argument("--orders", nargs="+", default=list(ORDERS), choices=ORDERS)
     args = parser.parse_args()
-    server, port = start()
-    try:
-        lines = (LIBRARY / "argparse.py").read_text().splitlines(True)[600:1100]
-        halves = "".join(lines[:250]), "".join(lines[250:])
+    if args.characters:
+        report_typing(args.characters, args.orders)
+    if args.lines:
+        report_lines(list(cuts(args.lines)), [order for order in args.orders if order != "auto"])
+
+
+def report_typing(n_chars: int, orders: list[str]) -> None:
+    """Each row and column with a server of its own, whose cache holds nothing yet."""
+    lines = (LIBRARY / "argparse.py").read_text().splitlines(True)[600:1100]
+    halves = "".join(lines[:250]), "".join(lines[250:])
+    with server() as port:
         n_file = sum(len(ask(port, "/tokenize", {"content": half})["tokens"]) for half in halves)
-        print(f"the file has {n_file} tokens\n")
-        print("| order | tokens computed at a key press | of the file | the same, with brackets that "
-              "close themselves | ms, median |")  # fmt: skip
-        print("| --- | ---: | ---: | ---: | ---: |")
-        for order in ORDERS:
-            plain, ms = typing(port, args.characters, order, plainly)
-            brackets, _ = typing(port, args.characters, order, with_brackets)
-            print(f"| {order} | {plain:.0f} | {plain / n_file:.1%} | {brackets:.0f} "
-                  f"({brackets / n_file:.1%}) | {ms:.0f} |", flush=True)  # fmt: skip
-        places = list(cuts(args.lines))
-        print("\n| order | " + " | ".join(dict.fromkeys(kind for kind, *_ in places)) + " |")
-        print("| --- | ---: | ---: | ---: |")
-        for order in ORDERS[1:]:
+    print(f"the file has {n_file} tokens\n")
+    print("| order | tokens computed at a key press | the same, with brackets that close "
+          "themselves | ms, median |\n| --- | ---: | ---: | ---: |", flush=True)  # fmt: skip
+    for order in orders:
+        with server() as port:
+            plain, ms = typing(port, n_chars, order, plainly)
+        with server() as port:
+            brackets, _ = typing(port, n_chars, order, with_brackets)
+        print(f"| {order} | {plain:.0f} ({plain / n_file:.1%}) | {brackets:.0f} "
+              f"({brackets / n_file:.1%}) | {ms:.0f} |", flush=True)  # fmt: skip
+
+
+def report_lines(places: list[tuple[str, str, str, str]], orders: list[str]) -> None:
+    print("\n| order | " + " | ".join(dict.fromkeys(kind for kind, *_ in places)) + " |")
+    print("| --- | ---: | ---: | ---: |", flush=True)
+    with server() as port:
+        for order in orders:
             right: dict[str, list[bool]] = {}
             for kind, before, rest, after in places:
                 answer = ask(port, "/v1/completions", {
@@ -143,9 +164,6 @@ def main() -> None:
                 right.setdefault(kind, []).append(answer["choices"][0]["text"] == rest)
             cells = [f"{sum(each)} of {len(each)}" for each in right.values()]
             print(f"| {order} | " + " | ".join(cells) + " |", flush=True)
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(60)
 
 
 if __name__ == "__main__":

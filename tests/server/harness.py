@@ -6,7 +6,10 @@ import asyncio
 import dataclasses
 import http.client
 import json
+import os
+import re
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -205,3 +208,16 @@ def running(
             one.service.stop()
         state.workers.shutdown()
         assert not thread.is_alive(), "the server did not end"
+
+
+def started(command: list[str]) -> tuple[subprocess.Popen[str], int]:
+    """A process that serves, and its port."""
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+        if found is not None:
+            return process, int(found[1])
+    raise AssertionError(f"it left with {process.wait()}")

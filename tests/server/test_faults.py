@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,7 +13,7 @@ import time
 from typing import Any
 
 import pytest
-from harness import running, scripted, until
+from harness import running, scripted, started, until
 from streams import together
 
 from codellama.server import run as run_module
@@ -206,19 +204,6 @@ def start(*flags: str) -> tuple[subprocess.Popen[str], int]:
     return started(
         [sys.executable, "-m", "codellama", "serve", "--port", "0", "--threads", "1", *flags]
     )
-
-
-def started(command: list[str]) -> tuple[subprocess.Popen[str], int]:
-    """A process that serves, and its port."""
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
-    assert process.stderr is not None
-    for line in process.stderr:
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
-        if found is not None:
-            return process, int(found[1])
-    raise AssertionError(f"it left with {process.wait()}")
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])

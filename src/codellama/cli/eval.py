@@ -139,7 +139,7 @@ def run(args: Namespace) -> int:
 def _one(
     args: Namespace, suite: Suite, source: Source, folder: Path, console: Console
 ) -> dict[str, Any] | None:
-    from codellama.eval import failures, report
+    from codellama.eval import report
     from codellama.eval.data import find
     from codellama.eval.judge import Tools
     from codellama.eval.run import Plan, evaluate, generate, stem
@@ -163,7 +163,7 @@ def _one(
             result, judged = evaluate(
                 suite, source, data, plan, folder, tools=tools, restart=args.restart, progress=shown
             )
-    report.save(result, failures.entries(judged), folder / name)
+    report.save(result, judged, folder / name)
     return result
 
 
@@ -212,10 +212,8 @@ def _sampling(args: Namespace, suite: Suite, stored: int | None) -> Sampling:
     found = suite.sampling
     n = args.n or stored or found.n
     temperature = found.temperature if args.temperature is None else args.temperature
-    if n > 1 and args.temperature is None and not found.temperature:
+    if n > 1 and stored is None and args.temperature is None and not found.temperature:
         temperature = 0.8  # the paper's for pass@10 and pass@100; greedy, all would be the same
-    if n > 1 and not temperature and stored is None:
-        raise UsageError("--n draws several samples, and at temperature 0 all would be the same")
     return replace(
         found,
         n=n,
@@ -256,6 +254,8 @@ def _check(args: Namespace) -> None:
         raise UsageError("--samples are there already, and --model would draw others; give one")
     if args.samples is not None and len(args.suites) != 1:
         raise UsageError("--samples are of one suite: name that one")
+    if (args.n or 1) > 1 and args.temperature == 0 and args.samples is None:
+        raise UsageError("--n draws several samples, and at temperature 0 all would be the same")
     if not args.suites and args.out is None:
         raise UsageError("say which suites to run")
     if args.data is not None and args.data.is_file() and len(args.suites) > 1:

@@ -16,7 +16,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.usage = "codellama serve [MODEL ...] [options]"
     parser.description = (
         "Serve models over HTTP, in the manner of OpenAI, llama.cpp, Mistral, Ollama, Tabby and\n"
-        "TGI. The first model is the default. Keys come from --key-file or CODELLAMA_API_KEY."
+        "TGI, with a playground for browsers. The first model is the default. Keys come from\n"
+        "--key-file or CODELLAMA_API_KEY."
     )
     add = parser.add_argument
     add("models", metavar="MODEL", nargs="*", help="nano, a hub name, or the path of a folder or "

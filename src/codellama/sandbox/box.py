@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
-from codellama.errors import ConfigError, SandboxUnavailable
+from codellama.errors import ConfigError, SandboxError, SandboxUnavailable
 from codellama.sandbox import kernel, landlock, selftest
 from codellama.sandbox.launching import Launching, Level, Refused
 from codellama.sandbox.limits import Limits
@@ -95,11 +95,14 @@ class Sandbox:
                 missing.append(f"{level} isolation: {error}")
                 continue
             box = cls(launching, level, limits, workers)
-            leaks = () if off else selftest.leaks(box)
+            try:
+                leaks = () if off else selftest.leaks(box)
+            except SandboxError as error:
+                leaks = (str(error),)
             if not leaks:
                 return box
             box.close()
-            missing.append(f"{level} isolation leaks: {', '.join(leaks)}")
+            missing.append(f"{level} isolation fails its test: {', '.join(leaks)}")
         raise SandboxUnavailable(tuple(missing))
 
     def run(
@@ -171,7 +174,8 @@ class Sandbox:
         started = time.monotonic()
         rest = {name: content for name, content in files.items() if name != candidate}
         testing = self._job("pytest", "", files=files if together else rest)
-        testing |= {"test_paths": list(test_paths), "module": None}
+        folders = [str(PurePosixPath(path).parent) for path in (candidate, *test_paths)]
+        testing |= {"test_paths": list(test_paths), "module": None, "folders": folders}
         if together:
             if self._is_too_large(testing):
                 return _TOO_LARGE
@@ -182,7 +186,8 @@ class Sandbox:
         except UnicodeDecodeError:
             return Verdict(False, "refused", "the candidate is not UTF-8", 0.0, 0.0)
         module = _module_name(candidate)
-        answering = self._job("answer", source, files=rest) | {"module": module}
+        answering = self._job("answer", source, files=rest)
+        answering |= {"module": module, "folders": folders}
         return self._judge(answering, testing | {"module": module}, started)
 
     def _judge(self, answering: dict[str, Any], testing: dict[str, Any], started: float) -> Verdict:

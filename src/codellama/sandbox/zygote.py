@@ -85,8 +85,8 @@ class Launcher:
             job = read_message(channel)
             try:
                 report = self._run(job, channel, link)
-            except OSError as error:
-                report = {"failed": str(error)}
+            except Exception as error:
+                report = {"failed": f"{type(error).__name__}: {error}"}
             write_message(channel, report)
         except Ended:
             pass
@@ -104,7 +104,7 @@ class Launcher:
             try:
                 self._init(job, pipes, link, parent)
             except BaseException as error:
-                os.write(pipes["end"][1], f"!{type(error).__name__}: {error}".encode())
+                os.write(pipes["end"][1], f"!{type(error).__name__}: {error}\n".encode())
                 os._exit(1)
         for _, writing in pipes.values():
             os.close(writing)
@@ -134,12 +134,16 @@ class Launcher:
         os.lseek(stdin, 0, os.SEEK_SET)
         program = os.fork()
         if program == 0:
+            descriptors = [stdin, pipes["stdout"][1], pipes["stderr"][1], pipes["note"][1]]
+            descriptors += [] if link is None else [link]
+            complaints = len(descriptors)  # open until nothing can go wrong any more
             try:
-                descriptors = [stdin, pipes["stdout"][1], pipes["stderr"][1], pipes["note"][1]]
-                self._lower(job, descriptors, link)
+                self._lower(job, [*descriptors, pipes["end"][1]])
             except BaseException as error:
-                os.write(pipes["end"][1], f"!{type(error).__name__}: {error}".encode())
+                with contextlib.suppress(OSError):
+                    os.write(complaints, f"!{type(error).__name__}: {error}\n".encode())
                 os._exit(1)
+            os.close(complaints)
             inside.main(job)
         for name in ("stdout", "stderr", "note"):
             os.close(pipes[name][1])
@@ -169,11 +173,13 @@ class Launcher:
         code = os.waitstatus_to_exitcode(status)
         return code, is_over or code == -signal.SIGXCPU
 
-    def _lower(self, job: dict[str, Any], descriptors: list[int], link: int | None) -> None:
-        """Leaves this process what a foreign program may have, and nothing else, for good."""
+    def _lower(self, job: dict[str, Any], wanted: list[int]) -> None:
+        """Leaves this process what a foreign program may have, and nothing else, for good.
+
+        The `wanted` descriptors become 0, 1 and so on.
+        """
         limits = job["limits"]
         kernel.die_with_parent()
-        wanted = descriptors + ([] if link is None else [link])
         for fd, source in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in wanted]):
             os.dup2(source, fd)
         if "descriptors" not in self.off:

@@ -142,6 +142,8 @@ def load(settings: Settings) -> list[Served]:
             draft_model=settings.draft_model,
             adapter=adapter,
         )
+        if model.tokenizer.has_infill:
+            _ = model.tokenizer.beginnings  # made now, which no request should wait for
         shown = None if adapter is None else str(adapter)
         found.append(Served.over(name, path, model, settings.limits, adapter=shown))
     return found

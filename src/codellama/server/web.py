@@ -96,6 +96,11 @@ class Call:
         )
         await self._send({"type": "http.response.body", "body": content})
 
+    async def empty(self, status: int) -> None:
+        """Answers with a status alone."""
+        await self._start(status, [])
+        await self._send({"type": "http.response.body", "body": b""})
+
     async def refuse(self, refusal: Refusal) -> None:
         """Answers with an error, in the shape that this path's clients read."""
         self.headers += refusal.headers()
