@@ -15,7 +15,8 @@ from random import Random
 
 import torch
 
-from codellama.train.loop import StepReport, Trainer
+from codellama.train.loop import Trainer
+from codellama.train.progress import StepReport
 from codellama.train.recipe import Recipe
 from codellama.train.run import CorpusFolder
 from train_corpus import RECIPES

@@ -17,8 +17,8 @@ from codellama.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from codellama.model.transformer import Transformer
-    from codellama.train.loop import StepReport
     from codellama.train.parallel import World
+    from codellama.train.progress import StepReport
     from codellama.train.recipe import Recipe
     from codellama.train.run import CorpusFolder
 
@@ -55,6 +55,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print steps, arithmetic, A100 hours and carbon, and train nothing",
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="in place of the recipe's")
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="FOLDER",
+        help="train nothing; write a checkpoint of --out as a model that every verb opens",
+    )
+    parser.add_argument(
+        "--step", type=int, help="which checkpoint to --export (default: the newest whole one)"
+    )
     parser.add_argument(
         "--time-budget", type=float, metavar="MIN", help="minutes for all stages together"
     )
@@ -73,6 +83,10 @@ def run(args: argparse.Namespace) -> int:
     from codellama.train.state import holds_run
 
     recipe = Recipe.read(args.recipe, tuple(args.overrides))
+    if args.device is not None:
+        recipe = dataclasses.replace(recipe, device=args.device)
+    if args.step is not None and args.export is None:
+        raise ConfigError("--step chooses what to --export, and nothing is to be exported")
     if args.time_budget is not None:
         recipe = dataclasses.replace(recipe, time_budget_min=args.time_budget)
     if args.plan:
@@ -82,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     out: Path = args.out or Path("build") / recipe.name
     corpus = CorpusFolder(args.corpus or recipe.corpus)
+    if args.export is not None:
+        return _export(args, recipe, out, corpus)
     if not args.resume and holds_run(out):
         raise ConfigError(
             f"{out} already holds a run",
@@ -95,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and args.start is not None and recipe.lora is None:
         raise ConfigError("--from starts a run and --resume goes on with one: give either")
     out.mkdir(parents=True, exist_ok=True)
-    with world() as processes, _log(out, processes.rank) as log:
+    with world(recipe) as processes, _log(out, processes.rank) as log:
         code = _train(args, recipe, out, corpus, processes, _ProgressLine(log))
     if processes.size > 1:
         # Threads of gloo may outlive their group, and then abort an interpreter that shuts down.
@@ -103,6 +119,24 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _export(args: argparse.Namespace, recipe: Recipe, out: Path, corpus: CorpusFolder) -> int:
+    """Writes the model of a checkpoint; 0."""
+    from codellama import checkpoint
+    from codellama.checkpoint.hub import resolve
+    from codellama.train.export import export
+    from codellama.train.loop import Trainer
+
+    trainer = Trainer(recipe, out, corpus.sources)
+    if args.start is not None:
+        trainer.start_from(checkpoint.open(resolve(args.start)))
+    if not trainer.resume(args.step):
+        raise ConfigError(f"{out} holds no checkpoint", hint="say by --out where the run is")
+    export(recipe, trainer.weights(), corpus.tokenizer, args.export,
+           n_stages=trainer.n_stages_begun())  # fmt: skip
+    print(args.export)
+    return 0
 
 
 def _log(out: Path, rank: int) -> TextIO:

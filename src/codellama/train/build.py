@@ -9,12 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from codellama.text.tokenizer import Tokenizer
 from codellama.train.conversations import HandWritten, make_conversations
 from codellama.train.corpus import Corpus, build_corpus
 from codellama.train.decontaminate import Fingerprints
+from codellama.train.disk import file_digest
+from codellama.train.run import TOKENS
+from codellama.train.shards import write_shards
 from codellama.train.sources import Collection
 from codellama.train.vocabulary import train_tokenizer
 
+CLEANED = "cleaned"  # folder of a corpus: what cleaning gave, for a build that goes on
 TOKENIZER_CHARS = 16_000_000  # more text than this changes little and takes longer
 
 
@@ -45,7 +50,8 @@ def build(
     """
     fingerprints = Fingerprints.read(settings.evaluation_files)
     note(f"{len(fingerprints)} marks of evaluation problems")
-    corpus = build_corpus(distributions, fingerprints, settings.max_share)
+    corpus = build_corpus(distributions, fingerprints, settings.max_share,
+                          kept_cleaned=out / CLEANED, note=note)  # fmt: skip
     corpus.save(out)
     (out / "NOTICE").write_text(_notice(distributions), encoding="utf-8")
     for reason, n in corpus.dropped().most_common():
@@ -59,6 +65,11 @@ def build(
         texts = [d.text for d in train if d.kind != "function"]
         Random(settings.seed).shuffle(texts)
         train_tokenizer(texts, settings.n_pieces, out / "tokenizer.model", TOKENIZER_CHARS)
+    tokenizer = Tokenizer.open(out / "tokenizer.model")
+    digest = file_digest(out / "tokenizer.model")
+    tokens = write_shards(corpus.documents, out / TOKENS, tokenizer, digest, note)
+    report = corpus.report() | {"tokens": tokens}
+    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if settings.chat is not None:
         functions = [d for d in train if d.kind == "function"]
         written = HandWritten.read(settings.chat)
@@ -66,6 +77,7 @@ def build(
         with (out / "chat.jsonl").open("w", encoding="utf-8") as lines:
             lines.writelines(json.dumps(talk) + "\n" for talk in talks)
         note(f"{len(talks)} conversations")
+    note(f"{out / 'report.json'} says how much was kept, how much was dropped and why")
     return corpus
 
 

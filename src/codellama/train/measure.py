@@ -11,8 +11,8 @@ import torch
 from codellama import checkpoint
 from codellama.checkpoint.hub import resolve
 from codellama.model.transformer import Transformer
-from codellama.train.batch import batch_loss, batch_tensors
-from codellama.train.chunks import chunk_table
+from codellama.train.batch import RowBatch, batch_loss
+from codellama.train.chunks import MARGIN, cut
 from codellama.train.corpus import Document
 from codellama.train.data import Sample, row
 from codellama.train.infilling import Encoder
@@ -29,11 +29,9 @@ class BitsPerByte:
     def __init__(
         self, documents: Sequence[Document], tokenizer: Encoder, length: int, n_parts: int
     ) -> None:
-        table = chunk_table(documents, length, lambda lines: [tokenizer.encode(s) for s in lines])
-        table = table[:: max(1, len(table) // n_parts)][:n_parts]
+        texts = [part for d in documents for part in _parts(d.text, tokenizer, length)]
         self._samples, self.n_bytes = [], 0
-        for index, start, end, _ in table.tolist():
-            text = documents[index].text[start:end]
+        for text in texts[:: max(1, len(texts) // n_parts)][:n_parts]:
             ids = [tokenizer.bos_id, *tokenizer.encode(text)]
             if len(ids) <= length + 1:
                 self._samples.append(Sample(ids))
@@ -46,11 +44,16 @@ class BitsPerByte:
         nats = 0.0
         for i in range(0, len(self._samples), rows_at_once):
             rows = [row([sample], self._length) for sample in self._samples[i : i + rows_at_once]]
-            tokens, positions, labels, mask = batch_tensors(rows)
-            assert bool((labels != IGNORED).any()), "every part has something to predict"
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                nats += float(batch_loss(model, tokens, positions, labels, mask))
+            batch = RowBatch.of(rows, model.norm.weight.device)
+            assert bool((batch.labels != IGNORED).any()), "every part has something to predict"
+            with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=bf16):
+                nats += float(batch_loss(model, batch))
         return nats / self.n_bytes / math.log(2)
+
+
+def _parts(text: str, tokenizer: Encoder, length: int) -> list[str]:
+    counts = [len(tokenizer.encode(line)) + 1 if line else 1 for line in text.split("\n")]
+    return [text[a:b] for a, b, _ in cut(text, counts, length - MARGIN)]
 
 
 def bits_per_byte(
