@@ -21,8 +21,8 @@ ROWS = [
     {"engine", "train", "bench"},
     {"runners"},
     {"checkpoint"},
-    {"model", "quant"},
-    {"text"},
+    {"model", "quant", "solve"},
+    {"text", "sandbox"},
     {"errors", "settings", "strict_json", "_native", "nano"},
 ]
 ROW = {name: depth for depth, names in enumerate(ROWS) for name in names}

@@ -1,7 +1,8 @@
 """From the words on the command line to a verb's `run`, and from an exception to an exit code.
 
 Exit codes: 0 done; 1 it could not be done, said in one sentence; 2 the command line makes no sense;
-70 a bug in codellama; 130 stopped by Ctrl-C; 141 whoever read the output left.
+3 programs cannot be isolated on this machine, so none was run; 70 a bug in codellama; 130 stopped
+by Ctrl-C; 141 whoever read the output left.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from collections.abc import Sequence
 
 from codellama.cli.terminal import printable
 from codellama.cli.usage import Parser, UsageError
-from codellama.errors import CodeLlamaError, ConfigError, MissingExtra
+from codellama.errors import CodeLlamaError, ConfigError, MissingExtra, SandboxUnavailable
 
 VERBS = {
     "complete": "continue a text",
     "infill": "fill a hole in a file or a text",
     "chat": "ask one question, or hold a conversation",
+    "solve": "write code until it passes your tests",
     "serve": "serve models over HTTP",
     "info": "describe a checkpoint from its headers",
     "models": "list the members of the Code Llama family and their sizes",
@@ -43,7 +45,8 @@ def parser() -> Parser:
         description=f"Code Llama on a plain CPU.\n\nverbs:\n{listing}",
         epilog="codellama VERB --help describes a verb.\n\n"
         "Results go to standard output, everything else to standard error.\n"
-        "Exit codes: 0 done, 1 could not be done, 2 usage, 70 a bug, 130 Ctrl-C, 141 reader gone.",
+        "Exit codes: 0 done, 1 could not be done, 2 usage, 3 programs cannot be isolated here,\n"
+        "70 a bug, 130 Ctrl-C, 141 reader gone.",
     )
     found.add_argument("--version", action="store_true", help="show the version and leave")
     _add_traceback(found)
@@ -137,7 +140,7 @@ def _explain(error: Exception, arguments: Sequence[str]) -> int:
         verb = next((word for word in arguments if word in VERBS), "")
         error = MissingExtra(f"codellama {verb}", _EXTRAS.get(verb, "torch"))
     if isinstance(error, CodeLlamaError):
-        text, hint, code = str(error), error.hint, 1
+        text, hint, code = str(error), error.hint, 3 if isinstance(error, SandboxUnavailable) else 1
     elif isinstance(error, MemoryError):
         text, code = "there is not enough memory", 1
         hint = "use a smaller or quantised model, or a smaller --max-seq-len"

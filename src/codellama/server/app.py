@@ -22,6 +22,7 @@ from codellama.server.routes import (
     openai,
     plain,
     replay,
+    solve,
     tabby,
     tgi,
     tokens,
@@ -32,7 +33,7 @@ from codellama.server.web import Endpoint, State
 
 ENDPOINTS: tuple[Endpoint[Any], ...] = tuple(
     endpoint
-    for module in (openai, replay, mistral, llamacpp, ollama, tabby, tgi, tokens, plain)
+    for module in (openai, replay, solve, mistral, llamacpp, ollama, tabby, tgi, tokens, plain)
     for endpoint in module.ENDPOINTS
 )
 
