@@ -8,7 +8,7 @@ PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
 .PHONY: demo setup test test-slow test-gpu test-clients check fix check-native check-neon bench \
-        bench-peers bench-tools bench-ik bench-serve soak docs nano-cpu clean native
+        bench-peers bench-tools bench-ik bench-serve bench-train soak docs nano-cpu nano-gpu clean native
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -88,6 +88,14 @@ nano-cpu: $(DEV)/installed
 	$(DEV)/bin/codellama train recipes/nano-cpu/more.toml --from build/nano-cpu/model \
 	  --out build/nano-cpu-more
 
+# The larger nano, on a machine with a GPU and a PyTorch built for it: under half an hour after the
+# corpus, resumable.
+nano-gpu: $(DEV)/installed
+	$(DEV)/bin/codellama data collect recipes/corpus/sources.toml --out build/corpus
+	$(DEV)/bin/codellama data build recipes/corpus/sources.toml --out build/corpus \
+	  --chat recipes/corpus/chat.toml --decontaminate $(DECONTAMINATE)
+	$(DEV)/bin/codellama train recipes/nano/nano.toml --out build/nano --resume
+
 bench: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/decode.py
 
@@ -121,6 +129,10 @@ bench-ik: $(DEV)/installed
 # Our server beside llama-server (llama-cpp-python[server]) where that is installed.
 bench-serve: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/serve.py
+
+# Our loop beside transformers' Trainer (pip install accelerate) and plain eager PyTorch.
+bench-train: $(DEV)/installed
+	$(DEV)/bin/python benchmarks/train.py $(FLAGS)
 
 # Mixed lengths, cancels, errors and bad requests for SOAK_S seconds.
 SOAK_S ?= 600

@@ -33,6 +33,7 @@ from codellama.train.parallel import (
     Objective,
     World,
     clip,
+    compile_blocks,
     like,
     recompute_blocks,
     shard,
@@ -84,9 +85,9 @@ class Trainer:
         if recipe.recompute:
             recompute_blocks(self.model)
         self.model.to(self.place.device)
-        self._loss: Loss = batch_loss
         if recipe.compile:
-            self._loss = torch.compile(batch_loss, dynamic=False)
+            compile_blocks(self.model)
+        self._loss: Loss = batch_loss
         self._context = Context(self.world)
         if self.world.size > 1:
             self._note(_shared(recipe, self.world))

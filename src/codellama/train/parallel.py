@@ -136,6 +136,12 @@ def recompute_blocks(model: Transformer) -> None:
         block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
 
+def compile_blocks(model: Transformer) -> None:
+    """Compiles the block that repeats: one compilation serves all layers of a shape."""
+    for block in model.layers:
+        block.compile(dynamic=False)
+
+
 class Objective(nn.Module):
     """A loss as a module, so that what shards modules sees every use of the parameters."""
 
