@@ -178,7 +178,9 @@ def test_packed_equals_alone(corpus: CorpusFolder, tmp_path: Path) -> None:
 
 def test_evaluations_are_logged(corpus: CorpusFolder, tmp_path: Path) -> None:
     recipe = Recipe.read(MICRO, SHORT)
-    trainer = Trainer(recipe, tmp_path, corpus.sources, evaluate=lambda model: {"figure": 1.5})
+    trainer = Trainer(
+        recipe, tmp_path, corpus.sources, evaluate=lambda model, score: {"figure": 1.5}
+    )
     assert trainer.run()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(line["stage"], line["figure"]) for line in lines] == [

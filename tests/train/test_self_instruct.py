@@ -49,9 +49,9 @@ class _Model:
         if len(self.asked) == self.dies_at:
             raise _Stop
         if "programming problems" in question:
-            number = seed  # another list for every seed, and one line that all of them have
+            # Another list for every seed, and one line that all of them have.
             return [
-                f"1. Return twice the number {number} and more.\n2) Double every number given.\n"
+                f"1. Return twice the number {seed} and a little more.\n2) Double all numbers.\n"
             ]
         if "Write 5 tests" in question:
             return [TESTS if "twice" in question.rsplit("Problem:", 1)[1] else "no idea"]

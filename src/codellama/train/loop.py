@@ -28,6 +28,7 @@ from codellama.train.device import Place
 from codellama.train.interrupt import on_interrupt
 from codellama.train.lora import adapt, merged, pack_base
 from codellama.train.loss import IGNORED
+from codellama.train.measure import Score
 from codellama.train.optim import MuonAdamW
 from codellama.train.parallel import (
     Objective,
@@ -51,8 +52,10 @@ Loss = Callable[[Transformer, RowBatch], Tensor]
 class Trainer:
     """A recipe being carried out in the folder `out`.
 
-    `sources(stage)` gives the documents a stage may draw from; `evaluate(model)` gives named
-    figures; `report` and `note` are told about every step and about rarer events.
+    `sources(stage)` gives the documents a stage may draw from; `evaluate(model, score)` gives named
+    figures, of which `score(rows)` measures losses however the model is shared; `after_stage` is
+    given the weights of a stage and may say something for the log; `report` and `note` are told
+    about every step and about rarer events.
     """
 
     def __init__(
@@ -61,7 +64,8 @@ class Trainer:
         out: Path,
         sources: Callable[[Stage], Mapping[str, Source]],
         *,
-        evaluate: Callable[[Transformer], Mapping[str, float]] | None = None,
+        evaluate: Callable[[Transformer, Score], Mapping[str, float]] | None = None,
+        after_stage: Callable[[Stage, Mapping[str, Tensor]], Mapping[str, object]] | None = None,
         report: Callable[[StepReport], None] = lambda _: None,
         note: Callable[[str], None] = lambda _: None,
         world: World | None = None,
@@ -70,7 +74,7 @@ class Trainer:
         self.world = world or World()
         local = int(os.environ.get("LOCAL_RANK", "0"))
         self.place = Place.of(recipe.device, recipe.bf16, local)
-        self._sources, self._evaluate = sources, evaluate
+        self._sources, self._evaluate, self._after_stage = sources, evaluate, after_stage
         self._report, self._note = report, note
         self.progress = Progress()
         self._stopping = False
@@ -251,6 +255,8 @@ class Trainer:
         weights = self.weights()
         if self.world.rank == 0:
             save_file(weights, self.out / f"{stage.name}.safetensors")
+            if self._after_stage is not None:
+                self._log("after stage", stage, self._after_stage(stage, weights))
         self.progress = self.progress.next_stage()
         if self.progress.stage < len(self.recipe.stages):
             self._enter_stage()  # a finished run keeps its last stage's optimiser
@@ -292,13 +298,24 @@ class Trainer:
         )
 
     def _log_evaluation(self, stage: Stage) -> None:
-        if self._evaluate is None or self.world.size > 1:
+        if self._evaluate is None:
             return
-        figures = dict(self._evaluate(self.model))
-        line = {"event": "evaluation", "stage": stage.name, "step": self.progress.step, **figures}
-        with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
+        figures = dict(self._evaluate(self.model, self._score))
+        self._log("evaluation", stage, figures)
         self._note(", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+
+    @torch.no_grad()
+    def _score(self, rows: Sequence[Row]) -> float:
+        """The summed loss of some rows, by all processes together."""
+        with self.place.autocast():
+            loss = self._loss(self.model, self._batch(rows))
+        return float(self.world.sum(loss)) / (self.world.data * self.world.tensor)
+
+    def _log(self, event: str, stage: Stage, figures: Mapping[str, object]) -> None:
+        line = {"event": event, "stage": stage.name, "step": self.progress.step, **figures}
+        if self.world.rank == 0:
+            with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
+                log.write(json.dumps(line) + "\n")
 
     def _tensors(self) -> dict[str, Tensor]:
         weights: dict[str, Tensor] = {f"model.{n}": t for n, t in self._trained()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,9 +14,11 @@ from codellama.model.transformer import Transformer
 from codellama.train.batch import RowBatch, batch_loss
 from codellama.train.chunks import MARGIN, cut
 from codellama.train.corpus import Document
-from codellama.train.data import Sample, row
+from codellama.train.data import Row, Sample, row
 from codellama.train.infilling import Encoder
 from codellama.train.loss import IGNORED
+
+Score = Callable[[Sequence[Row]], float]  # rows -> their loss, summed over what is learned from
 
 
 class BitsPerByte:
@@ -38,16 +40,13 @@ class BitsPerByte:
                 self.n_bytes += len(text.encode())
         self._length = length
 
-    @torch.no_grad()
-    def __call__(self, model: Transformer, rows_at_once: int = 8, bf16: bool = False) -> float:
-        """The figure for `model`."""
+    def __call__(self, score: Score, rows_at_once: int = 8) -> float:
+        """The figure for the model that `score` gives the summed losses of."""
         nats = 0.0
         for i in range(0, len(self._samples), rows_at_once):
             rows = [row([sample], self._length) for sample in self._samples[i : i + rows_at_once]]
-            batch = RowBatch.of(rows, model.norm.weight.device)
-            assert bool((batch.labels != IGNORED).any()), "every part has something to predict"
-            with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=bf16):
-                nats += float(batch_loss(model, batch))
+            assert all((r.labels != IGNORED).any() for r in rows), "every part has something to say"
+            nats += score(rows)
         return nats / self.n_bytes / math.log(2)
 
 
@@ -66,4 +65,9 @@ def bits_per_byte(
     with torch.no_grad():
         for name, tensor in reader.tensors():
             parameters[name].copy_(torch.from_numpy(tensor.to_float32().copy()))
-    return BitsPerByte(documents, reader.tokenizer(), length, n_parts)(loaded)
+
+    @torch.no_grad()
+    def score(rows: Sequence[Row]) -> float:
+        return float(batch_loss(loaded, RowBatch.of(rows)))
+
+    return BitsPerByte(documents, reader.tokenizer(), length, n_parts)(score)
