@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plan",
         action="store_true",
-        help="print steps, arithmetic, A100 hours and carbon, and train nothing",
+        help="print steps, arithmetic, A100 hours, carbon and epochs, and train nothing",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="in place of the recipe's")
     parser.add_argument(
@@ -108,9 +108,12 @@ def run(args: argparse.Namespace) -> int:
     if args.time_budget is not None:
         recipe = dataclasses.replace(recipe, time_budget_min=args.time_budget)
     if args.plan:
-        from codellama.train.plan import Device, table
+        from codellama.train.plan import Device, epochs, table
 
         print(table(recipe, Device()))
+        report = (args.corpus or recipe.corpus) / "report.json"
+        if args.corpus is not None or report.is_file():
+            print("\n".join(epochs(recipe, report)))
         return 0
     out: Path = args.out or Path("build") / recipe.name
     corpus = CorpusFolder(args.corpus or recipe.corpus)
