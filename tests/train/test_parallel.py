@@ -1,4 +1,4 @@
-"""Law 11: two processes are one. Recomputation and accumulation change nothing either."""
+"""Law 11 and TRN-3: two processes are one. Recomputation and accumulation change nothing."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from codellama.errors import ConfigError
 from codellama.train.loop import Trainer
 from codellama.train.parallel import World
+from codellama.train.pieces import SavedTensors
 from codellama.train.progress import StepReport
 from codellama.train.recipe import Recipe
 from codellama.train.run import CorpusFolder
@@ -99,7 +100,7 @@ def test_split_matrices_and_shared_rows_change_nothing(
 def test_a_run_goes_on_with_another_number_of_processes(
     corpus_folder: Path, tmp_path: Path
 ) -> None:
-    """One stage by two processes, the rest by one, and the sharded state is whole on the way."""
+    """One stage by two processes, the rest by one, and the state they wrote in parts is whole."""
     kinds = [part for i in range(3) for part in ("--set", f"stages.{i}.optimiser.kind=adamw")]
     whole = _run(_command(corpus_folder, tmp_path / "one", 1, *kinds))
     assert whole.returncode == 0, whole.stderr
@@ -108,6 +109,11 @@ def test_a_run_goes_on_with_another_number_of_processes(
     # Back to the checkpoint after the second stage: its successors go.
     finished = sorted((tmp_path / "mixed").glob("step-*"))
     assert len(finished) == 2
+    assert len(list(finished[0].glob("tensors-*-of-00002.safetensors"))) == 2
+    saved = SavedTensors(sorted(finished[0].glob("tensors-*")))
+    stage_end = load_file(tmp_path / "mixed" / "long.safetensors")
+    for name, weight in stage_end.items():
+        assert torch.equal(saved[f"model.{name}"], weight), name
     shutil.rmtree(finished[1])
     rest = _run(_command(corpus_folder, tmp_path / "mixed", 1, *kinds, "--resume"))
     assert rest.returncode == 0, rest.stderr

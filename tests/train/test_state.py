@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole or not there, whatever happens during a save."""
+"""TRN-1 and TRN-6. Checkpoints are whole or not there, whatever happens during a save."""
 
 from __future__ import annotations
 
