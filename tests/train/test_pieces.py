@@ -55,8 +55,8 @@ def test_any_block_is_read_from_any_number_of_files(
 
 
 def test_a_missing_or_doubled_part_is_refused(tmp_path: Path) -> None:
-    paths = _save(tmp_path, {"w": torch.randn(6, 4)}, 3)
-    with pytest.raises(CheckpointError, match="of the 24 numbers of w"):
+    paths = _save(tmp_path, {"w": torch.randn(6, 6)}, 3)
+    with pytest.raises(CheckpointError, match="of the 36 numbers of w"):
         SavedTensors(paths[:2])
     with pytest.raises(CheckpointError, match="numbers of w"):
         SavedTensors([paths[0], paths[0], paths[1]])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from random import Random
 
 from codellama.train.corpus import Document
@@ -61,7 +62,10 @@ class KeySource:
                 for n, (a, b) in zip(names, digits, strict=True)]  # fmt: skip
         questions = [encode(f"assert {n}() == ") for n in names]
         answers = [encode(f"{a}{b}\n") for a, b in digits]
-        used = 1 + sum(map(len, keys)) + sum(map(len, questions)) + sum(map(len, answers))
+        sizes = map(len, (a + b + c for a, b, c in zip(keys, questions, answers, strict=True)))
+        ends = list(accumulate(sizes, initial=1))
+        n_keys = max(n for n, end in enumerate(ends) if end <= length + 1 or n == 1)
+        keys, used = keys[:n_keys], ends[n_keys]
         filler = []
         for _ in range(40):
             text = self._functions[random.randrange(len(self._functions))].text
