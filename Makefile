@@ -7,7 +7,7 @@ PEERS  := build/peers
 PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
-.PHONY: demo setup test test-slow test-gpu test-clients check fix check-native check-neon bench \
+.PHONY: demo setup test test-slow test-gpu test-triton test-clients check fix check-native check-neon bench \
         bench-peers bench-tools bench-ik bench-serve soak docs nano-cpu clean native
 
 demo: $(DEMO)/installed
@@ -32,13 +32,20 @@ $(DEV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 test: $(DEV)/installed
-	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network"
+	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network and not triton"
 
 test-slow: $(DEV)/installed
 	$(DEV)/bin/python -m pytest -m "slow"
 
+# Needs PyTorch for CUDA in the environment, which brings Triton.
 test-gpu: $(DEV)/installed
 	$(DEV)/bin/python -m pytest -m "gpu"
+
+# The GPU's kernels in Triton's interpreter, on the CPU. Triton takes a gigabyte on disk, so that it is no
+# part of the environment until then.
+test-triton: $(DEV)/installed
+	$(DEV)/bin/python -c "import triton" 2>/dev/null || $(DEV)/bin/pip install $(PIP) --no-deps "triton>=3.4"
+	TRITON_INTERPRET=1 $(DEV)/bin/python -m pytest -m "triton"
 
 # Clients that want other versions of each other's dependencies, each in an environment of its own.
 test-clients: $(DEV)/installed

@@ -10,7 +10,8 @@ from typing import Any
 
 from codellama.engine.engine import Engine
 from codellama.engine.loading import Model
-from codellama.engine.sampler import Kernel, native_kernel
+from codellama.engine.sampler import kernel_for
+from codellama.runners.sampling import SamplingKernel
 from codellama.server.refusals import Refusal
 from codellama.server.service import Service
 from codellama.server.settings import Limits
@@ -36,12 +37,12 @@ class Served:
         path: str,
         model: Model,
         limits: Limits,
-        kernel: Kernel | None = None,
+        kernel: SamplingKernel | None = None,
         *,
         adapter: str | None = None,
     ) -> Served:
         """A service over a loaded model."""
-        kernel = native_kernel() if kernel is None else kernel
+        kernel = kernel_for(model.runner) if kernel is None else kernel
         tokenizer = model.tokenizer
         marks = (tokenizer.prefix_id, tokenizer.suffix_id, tokenizer.middle_id)
         never = [mark for mark in marks if mark is not None]  # they are no text to show

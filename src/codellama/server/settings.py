@@ -64,8 +64,9 @@ class Settings:
     which are served beside it by names of their own. `hosts` are further values of the Host
     header that are served, `origins` pages of other origins that may call; "editors" stands for
     editors' web views. A `key_file` holds one key a line. `step_tokens` bounds the work of one
-    step, and with it the gap that a long prompt makes in the replies beside it. `kv_cache`,
-    `speculation` and `draft_model` are those of `LLM.load`.
+    step, and with it the gap that a long prompt makes in the replies beside it; None takes 128, and
+    2048 on a GPU. `engine`, `device`, `weights`, `kv_cache`, `speculation` and `draft_model` are
+    those of `LLM.load`.
     """
 
     models: Mapping[str, str] = field(default_factory=lambda: {"codellama-nano": "nano"})
@@ -83,14 +84,16 @@ class Settings:
     done_after_error: bool = False
     temperature: float = 0.2
     top_p: float = 0.95
-    engine: str = "cpu"
+    engine: str | None = None
+    device: str | None = None
+    weights: str | None = None
     threads: int | None = None
     max_seq_len: int | None = None
     kv_cache: str | None = None
     speculation: str = "lookup"
     draft_model: str | None = None
     max_num_seqs: int = 32
-    step_tokens: int = 128
+    step_tokens: int | None = None
     drain_s: float = 30
     stall_s: float = 12
     stall_exit_s: float = 60
@@ -109,7 +112,7 @@ class Settings:
             raise ConfigError(
                 f"log_level is {self.log_level!r}; expected debug, info, warning or error"
             )
-        if self.engine not in ("cpu", "torch"):
+        if self.engine not in (None, "cpu", "torch"):
             raise ConfigError(f"engine is {self.engine!r}; expected cpu or torch")
         if self.speculation not in ("lookup", "off"):
             raise ConfigError(f"speculation is {self.speculation!r}; expected lookup or off")
