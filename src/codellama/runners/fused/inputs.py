@@ -50,6 +50,22 @@ class Tiles:
 
 
 @dataclass(frozen=True)
+class Chunks:
+    """The sequences behind `Tiles` as the host knows them, for libraries that plan there.
+
+    `tokens` are where their tokens lie in the batch, sequence after sequence, `starts` [n + 1]
+    where each begins among them; `blocks` their blocks up to the last token, `block_starts` [n + 1]
+    where each begins among those; `lengths` [n] the positions that each sees at its last token.
+    """
+
+    tokens: Ints
+    starts: Ints
+    blocks: Ints
+    block_starts: Ints
+    lengths: Ints
+
+
+@dataclass(frozen=True)
 class Paged:
     """What the fused layers know of a batch: T tokens, S sequences, M blocks at most of one.
 
@@ -61,6 +77,7 @@ class Paged:
     block_size: int
     rows: Rows | None = None
     tiles: Tiles | None = None
+    chunks: Chunks | None = None
 
 
 @dataclass(frozen=True)
@@ -85,12 +102,13 @@ def flat(batch: Batch, block_size: int) -> Flat:
 
 def paged(batch: Batch, found: Flat, block_size: int, device: torch.device) -> Paged:
     """The batch on a device, every sequence in the way that suits its number of tokens."""
-    rows, tiles = [], []
+    rows, tiles, long = [], [], []
     for s, (a, b) in enumerate(pairwise(batch.seq_starts.tolist())):
         first = int(batch.context_lens[s]) - (b - a)
         if b - a <= FEW:
             rows += [(t, s, first + t - a + 1) for t in range(a, b)]
         else:
+            long.append(s)
             tiles += [(t, min(_TILE, b - t), s, first + t - a) for t in range(a, b, _TILE)]
 
     def columns(lines: Sequence[tuple[int, ...]]) -> Sequence[Tensor]:
@@ -103,7 +121,26 @@ def paged(batch: Batch, found: Flat, block_size: int, device: torch.device) -> P
         block_size=block_size,
         rows=Rows(*columns(rows)) if rows else None,
         tiles=_tiles(*columns(tiles)) if tiles else None,
+        chunks=_chunks(batch, long, block_size) if tiles else None,
     )
+
+
+def _chunks(batch: Batch, sequences: list[int], block_size: int) -> Chunks:
+    spans = [range(*batch.seq_starts[s : s + 2].tolist()) for s in sequences]
+    lengths = batch.context_lens[sequences]
+    n_blocks = -(-lengths // block_size)
+    blocks = [batch.block_tables[s, :n] for s, n in zip(sequences, n_blocks, strict=True)]
+    return Chunks(
+        tokens=np.array([t for span in spans for t in span], np.int32),
+        starts=_starts([len(span) for span in spans]),
+        blocks=np.concatenate(blocks),
+        block_starts=_starts(n_blocks.tolist()),
+        lengths=lengths,
+    )
+
+
+def _starts(counts: list[int]) -> Ints:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
 
 
 def _tiles(token: Tensor, count: Tensor, sequence: Tensor, first: Tensor) -> Tiles:

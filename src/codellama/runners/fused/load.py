@@ -10,6 +10,7 @@ from codellama.errors import ConfigError
 from codellama.model.config import ModelConfig
 from codellama.quant.formats import Format, Tensor
 from codellama.runners import KVFormat, Runner, WeightKind
+from codellama.runners.fused.flashinfer import flashinfer_prompts
 from codellama.runners.fused.graphs import CudaRecorder
 from codellama.runners.fused.kernels import Kernels, PlainKernels
 from codellama.runners.fused.memory import require_device, require_fp8
@@ -50,7 +51,7 @@ def load_torch_runner(
     return FusedRunner(
         config,
         placed_all(tensors, kind, _DTYPES[activations], place),
-        kernels=_kernels(place),
+        kernels=_kernels(config, kv_cache, _DTYPES[activations], place),
         recorder=CudaRecorder() if place.type == "cuda" else None,
         kv_cache=kv_cache,
         max_seq_len=max_seq_len,
@@ -60,14 +61,16 @@ def load_torch_runner(
     )
 
 
-def _kernels(device: torch.device) -> Kernels:
+def _kernels(
+    config: ModelConfig, kv_cache: KVFormat, dtype: torch.dtype, device: torch.device
+) -> Kernels:
     if device.type == "cpu":
         return PlainKernels()
     try:
-        from codellama.runners.triton.kernels import TritonKernels
+        from codellama.runners.triton.kernels import TritonKernels, attend_prompts
     except ModuleNotFoundError as error:
         raise ConfigError(
             "device 'cuda' needs Triton, and it is not installed",
             hint="PyTorch's own builds for CUDA bring it along",
         ) from error
-    return TritonKernels()
+    return TritonKernels(flashinfer_prompts(config, kv_cache, dtype, device) or attend_prompts)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from codellama.runners.sampling import Floats, Ints, SamplingKernel
 
+_HOST_ROWS = 1  # not measured yet
 _NEVER = -1e28  # finite, because samplers take other numbers for a fault
 
 
@@ -42,8 +43,9 @@ class DeviceLogits:
 class DeviceSampler:
     """Draws on the device what the CPU's kernel would draw from the same logits.
 
-    Rows with penalties for what was said are few and need their whole history: they go to the CPU's
-    kernel. Biases are added on the device.
+    A step with penalties for what was said needs whole histories, and goes to the CPU's kernel; so
+    does a single row, which is copied and drawn from sooner than the device bisects. Biases are
+    added on the device.
 
     Args:
         host: the CPU's kernel.
@@ -58,7 +60,8 @@ class DeviceSampler:
             return self._host.sample(logits, *settings)
         (temperature, top_k, top_p, min_p, repetition, presence, frequency, seed, counter,
          _, _, _, bias_ids, bias_values, bias_offsets) = settings  # fmt: skip
-        if (repetition != 1).any() or presence.any() or frequency.any():
+        is_penalised = (repetition != 1).any() or presence.any() or frequency.any()
+        if is_penalised or len(seed) <= _HOST_ROWS:
             return self._host.sample(np.ascontiguousarray(logits.numpy()), *settings)
         raw = values = logits.values
         device = values.device

@@ -11,7 +11,7 @@ from torch import Tensor
 from codellama.model.transformer import Rope
 from codellama.runners.fused import reference
 from codellama.runners.fused.cache import LayerCache
-from codellama.runners.fused.inputs import Paged, Tiles
+from codellama.runners.fused.inputs import Paged
 from codellama.runners.fused.kernels import Norm, Stream
 from codellama.runners.fused.weights import Blocks, Dense, Fp8, Matrix, Weight, n_rows
 from codellama.runners.triton import blocks, few_rows
@@ -21,7 +21,14 @@ from codellama.runners.triton.norm import add_and_norm
 from codellama.runners.triton.rope import rotate_and_store
 from codellama.runners.triton.silu import silu_and_multiply
 
-AttendTiles = Callable[[Tensor, LayerCache, Tiles, Tensor, int, Tensor], None]
+AttendPrompts = Callable[[Tensor, LayerCache, Paged, Tensor], None]
+"""Fills the output for the tokens of `Paged.tiles`: queries, cache, where, output."""
+
+
+def attend_prompts(q: Tensor, cache: LayerCache, paged: Paged, out: Tensor) -> None:
+    """Attention of prompts by our own kernel."""
+    assert paged.tiles is not None, "there are prompts"
+    attend_tiles(q, cache, paged.tiles, paged.tables, paged.block_size, out)
 
 
 class TritonKernels:
@@ -31,7 +38,7 @@ class TritonKernels:
         attend_prompts: attention of prompts, ours unless a library brings a faster one.
     """
 
-    def __init__(self, attend_prompts: AttendTiles = attend_tiles) -> None:
+    def __init__(self, attend_prompts: AttendPrompts = attend_prompts) -> None:
         self._attend_prompts = attend_prompts
 
     def project(self, stream: Stream, norm: Norm, weight: Weight) -> Tensor:
@@ -76,8 +83,7 @@ class TritonKernels:
         if paged.rows is not None:
             attend_rows(q, cache, paged.rows, paged.tables, paged.block_size, out)
         if paged.tiles is not None:
-            size = paged.block_size
-            self._attend_prompts(q, cache, paged.tiles, paged.tables, size, out)
+            self._attend_prompts(q, cache, paged, out)
         return out
 
 

@@ -38,20 +38,49 @@ def _uniform(seed, counter):
 
 
 @triton.jit
-def _above(key, value, at):
-    """The sum of the values whose key is above `at`."""
-    return tl.sum(tl.where(key > at, value, 0.0), 0)
+def _weight(key, top, temperature):
+    """The weight of a token, made anew from its key: to keep both would take too many registers."""
+    bits = key ^ ((key >> 31) & 0x7FFFFFFF)
+    distance = bits.to(tl.float32, bitcast=True) - top
+    is_near = distance >= -88.0 * temperature
+    return tl.where(is_near, tl.exp(tl.where(is_near, distance / temperature, 0.0)), 0.0)
 
 
 @triton.jit
-def _lowest(key, value, target, low, high):
-    """The smallest key from `low` on above which values sum to no more than `target`."""
+def _above(key, top, temperature, at):
+    """The weight of the tokens whose key is above `at`."""
+    weight = tl.where(key > at, _weight(key, top, temperature), 0.0)
+    return tl.sum(weight.to(tl.float64), 0)
+
+
+@triton.jit
+def _n_at(key, at):
+    """How many tokens have the key `at`, as a float64."""
+    return tl.sum(tl.where(key == at, 1, 0), 0).to(tl.float64)
+
+
+@triton.jit
+def _lowest(key, top, temperature, target, least, most):
+    """The smallest key from `least` on above which tokens weigh no more than `target`."""
+    low, high = least.to(tl.int64), most.to(tl.int64)
     while low < high:
         middle = (low + high) >> 1
-        is_enough = _above(key, value, middle) <= target
+        is_enough = _above(key, top, temperature, middle.to(tl.int32)) <= target
         high = tl.where(is_enough, middle, high)
         low = tl.where(is_enough, low, middle + 1)
-    return low
+    return low.to(tl.int32)
+
+
+@triton.jit
+def _lowest_of(key, n, least, most):
+    """The smallest key from `least` on above which there are no more than n tokens."""
+    low, high = least.to(tl.int64), most.to(tl.int64)
+    while low < high:
+        middle = (low + high) >> 1
+        is_enough = tl.sum(tl.where(key > middle.to(tl.int32), 1, 0), 0) <= n
+        high = tl.where(is_enough, middle, high)
+        low = tl.where(is_enough, low, middle + 1)
+    return low.to(tl.int32)
 
 
 @triton.jit
@@ -80,63 +109,58 @@ def _sample(
     temperature = tl.load(temperatures + row)
     token = tl.min(tl.where(x == top, i, WIDTH), 0)
     if temperature > 0.0:
-        is_near = x - top >= -88.0 * temperature
-        weight = tl.where(is_near, tl.exp(tl.where(is_near, (x - top) / temperature, 0.0)), 0.0)
-        value = weight.to(tl.float64)
-        bits = (x + 0.0).to(tl.int32, bitcast=True)
-        key = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.int64)
-        least = tl.min(tl.where(weight > 0.0, key, 1 << 40), 0)
+        bits = x.to(tl.int32, bitcast=True)
+        key = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+        is_weighty = _weight(key, top, temperature) > 0.0
+        least = tl.min(tl.where(is_weighty, key, 0x7FFFFFFF), 0)
         most = tl.max(key, 0)
-        cut = least  # tokens whose logit is above `cut` are kept, and `n_tied` of those at it
-        n_tied = tl.sum(tl.where(key == least, 1.0, 0.0).to(tl.float64), 0)
-        whole = tl.sum(value, 0)
+        whole = _above(key, top, temperature, least - 1)
+        cut = least  # tokens whose key is above `cut` are kept, and `n_tied` of those at it
+        n_tied = _n_at(key, least)
         top_k = tl.load(top_ks + row)
         if (top_k > 0) & (top_k < n_ids):
-            one = tl.where(weight > 0.0, 1.0, 0.0).to(tl.float64)
-            k = tl.minimum(top_k.to(tl.float64), tl.sum(one, 0))
-            cut = _lowest(key, one, k - 1.0, least, most)
-            n_tied = k - _above(key, one, cut)
-            at_cut = tl.max(tl.where(key == cut, value, 0.0), 0)
-            whole = _above(key, value, cut) + n_tied * at_cut
+            k = tl.minimum(top_k, tl.sum(tl.where(is_weighty, 1, 0), 0))
+            cut = _lowest_of(key, k - 1, least, most)
+            n_tied = (k - tl.sum(tl.where(key > cut, 1, 0), 0)).to(tl.float64)
+            at_cut = _weight(cut, top, temperature).to(tl.float64)
+            whole = _above(key, top, temperature, cut) + n_tied * at_cut
         top_p = tl.load(top_ps + row)
         if top_p < 1.0:
             enough = top_p.to(tl.float64) * whole
-            found = _lowest(key, value, enough, least, most)
-            at_found = tl.max(tl.where(key == found, value, 0.0), 0)
-            n_found = _n_within(enough, _above(key, value, found), at_found)
-            n_all = tl.sum(tl.where(key == found, 1.0, 0.0).to(tl.float64), 0)
-            n_found = tl.maximum(tl.minimum(n_found, n_all), 1.0)
+            found = _lowest(key, top, temperature, enough, least, most)
+            at_found = _weight(found, top, temperature).to(tl.float64)
+            n_found = _n_within(enough, _above(key, top, temperature, found), at_found)
+            n_found = tl.maximum(tl.minimum(n_found, _n_at(key, found)), 1.0)
             n_both = tl.where(found == cut, tl.minimum(n_tied, n_found), n_tied)
             n_tied = tl.where(found > cut, n_found, n_both)
             cut = tl.maximum(cut, found)
         min_p = tl.load(min_ps + row)
         if min_p > 0.0:
-            found = tl.min(tl.where((weight >= min_p) | (key == most), key, 1 << 40), 0)
-            n_all = tl.sum(tl.where(key == found, 1.0, 0.0).to(tl.float64), 0)
-            n_tied = tl.where(found > cut, n_all, n_tied)
+            is_kept = (_weight(key, top, temperature) >= min_p) | (key == most)
+            found = tl.min(tl.where(is_kept, key, 0x7FFFFFFF), 0)
+            n_tied = tl.where(found > cut, _n_at(key, found), n_tied)
             cut = tl.maximum(cut, found)
-        at_cut = tl.max(tl.where(key == cut, value, 0.0), 0)
-        mass = _above(key, value, cut) + n_tied * at_cut
+        at_cut = _weight(cut, top, temperature).to(tl.float64)
+        mass = _above(key, top, temperature, cut) + n_tied * at_cut
         seed = tl.load(seeds + row).to(tl.uint64, bitcast=True)
         counter = tl.load(counters + row).to(tl.uint64, bitcast=True)
         target = _uniform(seed, counter) * mass
-        drawn = tl.maximum(_lowest(key, value, target, least, most), cut)
-        at_drawn = tl.max(tl.where(key == drawn, value, 0.0), 0)
-        n_all = tl.sum(tl.where(key == drawn, 1.0, 0.0).to(tl.float64), 0)
-        rank = _n_within(target, _above(key, value, drawn), at_drawn)
-        rank = tl.minimum(rank, tl.where(drawn == cut, n_tied, n_all))
+        drawn = tl.maximum(_lowest(key, top, temperature, target, least, most), cut)
+        at_drawn = _weight(drawn, top, temperature).to(tl.float64)
+        rank = _n_within(target, _above(key, top, temperature, drawn), at_drawn)
+        rank = tl.minimum(rank, tl.where(drawn == cut, n_tied, _n_at(key, drawn)))
         rank = tl.maximum(rank, 1.0).to(tl.int32)
         place = tl.cumsum(tl.where(key == drawn, 1, 0), 0)
         token = tl.min(tl.where((key == drawn) & (place == rank), i, WIDTH), 0)
     # Log-probabilities are those of the logits as they came.
     original = tl.where(is_id & (spoiled == 0), original, float("-inf"))
     highest = tl.where(spoiled > 0, 0.0, tl.max(original, 0))
-    mass = tl.sum(tl.exp(original - highest).to(tl.float64), 0)
+    total = tl.sum(tl.exp(original - highest).to(tl.float64), 0).to(tl.float32)
     mine = tl.max(tl.where(i == token, original, float("-inf")), 0)
-    logprob = (mine - highest).to(tl.float64) - tl.log(tl.where(spoiled > 0, 1.0, mass))
+    logprob = mine - highest - tl.log(tl.where(spoiled > 0, 1.0, total))
     is_lost = (spoiled > 0) | (top == float("inf")) | (top == float("-inf"))
     tl.store(ids + row, tl.where(is_lost, -1, token))
-    tl.store(logprobs + row, tl.where(is_lost, float("nan"), logprob.to(tl.float32)))
+    tl.store(logprobs + row, tl.where(is_lost, float("nan"), logprob))
 
 
 def sample(
