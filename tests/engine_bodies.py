@@ -24,6 +24,21 @@ plain kernels, and the latter with every decoding step replayed from a recording
 EVERY = pytest.mark.parametrize("body", BODIES)
 
 
+def with_bodies(cases: dict[str, Any], quick: Sequence[str]) -> Any:
+    """A mark for (body, case): the native core in every case, the others quickly in a few."""
+    return pytest.mark.parametrize(
+        ("body", "case"),
+        [
+            pytest.param(
+                body, case, id=f"{body} {name}",
+                marks=() if body == "native" or name in quick else pytest.mark.slow,
+            )
+            for body in BODIES
+            for name, case in cases.items()
+        ],
+    )  # fmt: skip
+
+
 class Replays:
     """A recorder for a device that has none: it keeps the function and runs it again.
 

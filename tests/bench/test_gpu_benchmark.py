@@ -16,8 +16,8 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
     ("part", "peers"),
     [
         ("7b-bf16", {"transformers", "gpt-fast style"}),
-        ("34b-int8", {"gpt-fast style"}),
-        ("70b-int4", set()),
+        pytest.param("34b-int8", {"gpt-fast style"}, marks=pytest.mark.slow),
+        pytest.param("70b-int4", set(), marks=pytest.mark.slow),
     ],
 )
 def test_a_dry_run_writes_a_whole_record(tmp_path: Path, part: str, peers: set[str]) -> None:

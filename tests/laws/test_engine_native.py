@@ -17,7 +17,7 @@ import pytest
 from checkpoints_tiny import TINY, tiny_weights, write_hf
 from codellama import LLM, Completion, ConfigError, SamplingParams, checkpoint
 from codellama.engine.plan import EnginePlan
-from engine_bodies import EVERY, TORCH_BODIES, assert_same, runner_of
+from engine_bodies import EVERY, TORCH_BODIES, assert_same, runner_of, with_bodies
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True, logprobs=3)
 SAMPLED = SamplingParams(
@@ -44,22 +44,21 @@ def alone(path: Path, params: SamplingParams, body: str = "native") -> list[Comp
 
 
 @BOTH
-@EVERY
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        pytest.param({}, id="in a crowd"),
-        pytest.param({"n_blocks": 17, "share_prefixes": False}, id="pre-empted"),
-        pytest.param({"n_blocks": 20}, id="pre-empted with shared prefixes"),
-        pytest.param({"step_tokens": 5, "max_num_seqs": 5}, id="in small chunks"),
-        pytest.param({"max_num_seqs": 1}, id="one after the other"),
-        pytest.param({"block_size": 4, "n_blocks": 1024}, id="in small blocks"),
-    ],
+@with_bodies(
+    {
+        "in a crowd": {},
+        "pre-empted": {"n_blocks": 17, "share_prefixes": False},
+        "pre-empted with shared prefixes": {"n_blocks": 20},
+        "in small chunks": {"step_tokens": 5, "max_num_seqs": 5},
+        "one after the other": {"max_num_seqs": 1},
+        "in small blocks": {"block_size": 4, "n_blocks": 1024},
+    },
+    quick=("in a crowd", "pre-empted with shared prefixes"),
 )
 def test_any_schedule_as_alone(
-    hf_folder: Path, body: str, params: SamplingParams, schedule: dict[str, Any]
+    hf_folder: Path, body: str, params: SamplingParams, case: dict[str, Any]
 ) -> None:
-    llm = loaded(hf_folder, body=body, **schedule)
+    llm = loaded(hf_folder, body=body, **case)
     for _ in range(2):  # the second time with whatever the cache still holds
         assert_same(llm.complete(PROMPTS, params), alone(hf_folder, params, body), body)
 

@@ -14,7 +14,7 @@ from codellama.checkpoint.hub import resolve
 from codellama.engine.draft_model import DraftModel
 from codellama.engine.plan import EnginePlan
 from codellama.engine.sampler import kernel_for
-from engine_bodies import BODIES, assert_same, runner_of
+from engine_bodies import assert_same, runner_of
 from fakes import Teacher
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=60, seed=1, ignore_eos=True, logprobs=3)
@@ -66,7 +66,13 @@ def plain(path: Path, params: SamplingParams, body: str = "native") -> list[Comp
     ],
 )
 @pytest.mark.parametrize(
-    ("body", "model"), [("native", "nano"), *((body, "tiny") for body in BODIES)]
+    ("body", "model"),
+    [
+        ("native", "nano"),
+        ("native", "tiny"),
+        ("recorded", "tiny"),
+        *(pytest.param(body, "tiny", marks=pytest.mark.slow) for body in ("torch", "fused")),
+    ],
 )
 def test_speculative_is_plain(
     hf_folder: Path, body: str, model: str, schedule: dict[str, Any], errors: float,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codellama import checkpoint
@@ -30,6 +30,7 @@ from codellama.runners import (
 from codellama.text.tokenizer import Tokenizer
 
 _HOST_STEP = 512
+_DEVICE_DRAFT_COST = 0.05  # a guess is computed while the weights are read; not measured yet
 _DEVICE_STEP = 2048  # fewer would leave matrix units waiting for weights
 
 
@@ -115,6 +116,8 @@ def load_model(
         speculation=speculation,
         draft_tokens=draft_tokens,
     )
+    if on_device is not None:
+        plan = replace(plan, draft_cost=_DEVICE_DRAFT_COST)
     notes += _notes_on_length(plan, *(each.config.max_seq_len for each in readers))
     tensors = None if adapter is None else open_adapter(adapter, reader).tensors(reader)
     runner, *others = [

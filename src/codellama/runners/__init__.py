@@ -116,6 +116,8 @@ def activation_format(
         return Format(weights.upper())
     if device is None or device == "cpu":
         return Format.F32
+    if weights == "fp8":  # whose products the device gives in BF16 alone
+        return Format.BF16
     counts = Counter(info.format for info in reader.infos.values() if len(info.shape) == 2)
     return Format.F16 if counts.most_common(1)[0][0] is Format.F16 else Format.BF16
 

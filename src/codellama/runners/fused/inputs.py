@@ -18,7 +18,7 @@ Ints = NDArray[np.int32]
 FEW = 8
 """Up to so many tokens of a sequence are attended for one by one, more in tiles."""
 
-_TILE = 64
+_TILE = 128
 
 
 @dataclass(frozen=True)

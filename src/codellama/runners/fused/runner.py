@@ -106,6 +106,8 @@ class FusedRunner:
         )
         where = paged(batch, found, self.block_size, self._device)
         hidden = self._hidden(tokens, positions, where)
+        if not len(rows):  # a chunk of a prompt, and not its last
+            return torch.empty(0, self.config.vocab_size, device=self._device)
         return self._model.lm_head(hidden[rows.long()]).float()  # type: ignore[no-any-return]
 
     def _step(self, tokens: Tensor, positions: Tensor, where: Paged) -> Tensor:

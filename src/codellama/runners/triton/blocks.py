@@ -23,10 +23,10 @@ MOST_ROWS = 64
 @triton.jit
 def _columns(run, K: tl.constexpr, BITS: tl.constexpr, HALF: tl.constexpr, RUN: tl.constexpr):
     """The first column of each run's low nibbles; those of the high ones are HALF further."""
-    byte = run * RUN
-    if BITS == 8:
-        return byte
-    return byte // HALF * (2 * HALF) + byte % HALF
+    column = run * RUN
+    if BITS < 8:
+        column = column // HALF * (2 * HALF) + column % HALF
+    return column
 
 
 @triton.jit
@@ -34,14 +34,16 @@ def _whole(low, high, row, run, is_live, K: tl.constexpr, BITS: tl.constexpr, RU
     """Stored numbers [rows, runs, RUN] of the first columns and of those HALF further."""
     byte = run[:, None] * RUN + tl.arange(0, RUN)[None, :]
     at = row[:, None, None]
+    WIDTH: tl.constexpr = K if BITS == 8 else K // 2
+    raw = tl.load(low + at * WIDTH + byte[None, :, :], mask=is_live[:, :, None], other=0)
     if BITS == 8:
-        q = tl.load(low + at * K + byte[None, :, :], mask=is_live[:, :, None], other=0)
-        first = q.to(tl.int8, bitcast=True).to(tl.int32)
-        return first, first
-    pairs = tl.load(low + at * (K // 2) + byte[None, :, :], mask=is_live[:, :, None], other=0)
-    pairs = pairs.to(tl.int32)
-    first, second = pairs & 15, pairs >> 4
-    if BITS > 4:
+        first = raw.to(tl.int8, bitcast=True).to(tl.int32)
+        second = first
+    else:
+        pairs = raw.to(tl.int32)
+        first = pairs & 15
+        second = pairs >> 4
+    if BITS == 5 or BITS == 6:
         EXTRA: tl.constexpr = BITS - 4
         bit = byte * (2 * EXTRA)
         at_high = at * (K * EXTRA // 8) + (bit // 8)[None, :, :]
@@ -313,11 +315,11 @@ def multiply(
     if n_rows == 1:
         rows = 2 if is_gated else 4
         _one_row[(triton.cdiv(n_out, rows),)](
-            *pointers, n_out, eps, ROWS=rows, RUNS=min(power_of_2(n_runs), 2048 // meaning["RUN"]),
+            *pointers, n_out, eps, ROWS=rows, RUNS=min(power_of_2(n_runs), 1024 // meaning["RUN"]),
             IS_GATED=is_gated, num_warps=4, **flags, **meaning,
         )  # fmt: skip
         return
-    rows = 32
+    rows = 16  # more would leave processors without a program where N is 4096
     _several_rows[(triton.cdiv(n_out, rows),)](
         *pointers, n_rows, n_out, out.stride(0), eps, TOKENS=power_of_2(n_rows, 16), ROWS=rows,
         RUNS=min(power_of_2(n_runs), max(1, 128 // meaning["RUN"])), DOT=dot_type(x.dtype),

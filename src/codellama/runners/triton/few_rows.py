@@ -155,8 +155,8 @@ def multiply(
             *pointers, n_out, eps, ROWS=rows, COLUMNS=columns, num_warps=4, **flags
         )
         return
-    rows = 32 if is_gated else 64
+    rows = 16  # more would leave processors without a program where N is 4096
     _several_rows[(triton.cdiv(n_out, rows),)](
         *pointers, n_rows, n_out, out.stride(0), eps, TOKENS=power_of_2(n_rows, 16), ROWS=rows,
-        COLUMNS=min(128, power_of_2(n_in, 16)), DOT=dot_type(x.dtype), num_warps=4, **flags,
+        COLUMNS=min(256, power_of_2(n_in, 16)), DOT=dot_type(x.dtype), num_warps=4, **flags,
     )  # fmt: skip
