@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from codellama.runners.fused.memory import made_current
 from codellama.runners.sampling import Floats, Ints, SamplingKernel
 
 _HOST_ROWS = 1  # not measured yet
@@ -31,6 +32,7 @@ class DeviceLogits:
     def rows(self, rows: list[int]) -> Self:
         return type(self)(self.values[torch.tensor(rows, device=self.values.device)])
 
+    @torch.inference_mode()  # in which the runner made them
     def allow(self, row: int, allowed: NDArray[np.bool_]) -> None:
         mask = torch.from_numpy(~allowed).to(self.values.device)
         self.values[row, : len(allowed)].masked_fill_(mask, _NEVER)
@@ -70,14 +72,15 @@ class DeviceSampler:
             at = tuple(torch.from_numpy(i).to(device).long() for i in (rows, bias_ids))
             biases = torch.from_numpy(bias_values).to(device)
             values = values.float().index_put(at, biases, accumulate=True)
-        draw = _draw(device)
+        sample = _body(device)
         floats = torch.from_numpy(np.stack([temperature, top_p, min_p])).to(device)
         whole = np.stack([seed.view(np.int64), counter.view(np.int64), top_k.astype(np.int64)])
         wholes = torch.from_numpy(whole).to(device)
-        ids, logprobs = draw(
-            values, raw, temperature=floats[0], top_k=wholes[2].int(), top_p=floats[1],
-            min_p=floats[2], seed=wholes[0], counter=wholes[1],
-        )  # fmt: skip
+        with made_current(device):
+            ids, logprobs = sample(
+                values, raw, temperature=floats[0], top_k=wholes[2].int(), top_p=floats[1],
+                min_p=floats[2], seed=wholes[0], counter=wholes[1],
+            )  # fmt: skip
         both = torch.stack([ids, logprobs.view(torch.int32)]).cpu().numpy()  # one wait for both
         return both[0], both[1].view(np.float32)
 
@@ -88,7 +91,7 @@ class DeviceSampler:
         return self._host.top_logprobs(logits, k)
 
 
-def _draw(device: torch.device) -> Any:
+def _body(device: torch.device) -> Any:
     if device.type == "cuda":
         from codellama.runners.triton.sampling import sample
     else:

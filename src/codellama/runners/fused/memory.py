@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 
 from codellama.errors import ConfigError
@@ -38,6 +41,11 @@ def require_device(name: str) -> torch.device:
     if device.index is not None and device.index >= n:
         raise ConfigError(f"device {name!r} was asked for, and CUDA devices go from 0 to {n - 1}")
     return device
+
+
+def made_current(device: torch.device) -> AbstractContextManager[Any]:
+    """Makes the device the one that kernels are launched on, which each thread says for itself."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def free_bytes(device: torch.device) -> int:

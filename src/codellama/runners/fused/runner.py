@@ -17,6 +17,7 @@ from codellama.runners.fused.inputs import Flat, Paged, flat, paged
 from codellama.runners.fused.kernels import Kernels
 from codellama.runners.fused.layers import fused
 from codellama.runners.fused.logits import DeviceLogits, DeviceSampler
+from codellama.runners.fused.memory import made_current
 from codellama.runners.fused.weights import Placed
 from codellama.runners.sampling import Logits, SamplingKernel
 
@@ -58,7 +59,7 @@ class FusedRunner:
         self._device = device
         self._holds_logits = False
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), made_current(device):
                 self._model = fused(config, parameters, kernels)
                 # One more block, where padding is stored.
                 n_slots = (n_blocks + 1) * block_size
@@ -84,10 +85,11 @@ class FusedRunner:
     def run(self, batch: Batch) -> Logits:
         """Logits [R, vocab] of the rows asked for; see `Runner`."""
         found = flat(batch, self.block_size)
-        if self._graphs is not None and self._graphs.takes(len(batch.tokens), batch.logit_rows):
-            logits = self._graphs.run(found)
-        else:
-            logits = self._once(batch, found)
+        with made_current(self._device):
+            if self._graphs is not None and self._graphs.takes(len(batch.tokens), batch.logit_rows):
+                logits = self._graphs.run(found)
+            else:
+                logits = self._once(batch, found)
         held = DeviceLogits(logits)
         return held if self._holds_logits else held.numpy()
 
