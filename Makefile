@@ -9,10 +9,10 @@ RAY    := .venv-ray
 PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
-.PHONY: demo setup test test-slow test-gpu test-vllm test-ray test-clients test-schema \
-        check-deploy check fix native check-native check-scorer check-neon nano-cpu eval-nano \
-        eval-official nano-gpu bench bench-peers bench-tools bench-ik bench-serve bench-train \
-        soak web test-web docs clean
+.PHONY: demo setup test test-slow test-gpu test-vllm test-ray test-triton test-clients \
+        test-schema check-deploy check fix native check-native check-scorer check-neon nano-cpu \
+        eval-nano eval-official nano-gpu bench bench-peers bench-tools bench-ik bench-serve \
+        bench-train soak web test-web docs clean
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -37,10 +37,12 @@ $(DEV)/installed: pyproject.toml constraints.txt
 
 test: $(DEV)/installed
 	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network and not browser"
+	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network and not triton"
 
 test-slow: $(DEV)/installed
 	$(DEV)/bin/python -m pytest -m "slow"
 
+# Needs PyTorch for CUDA in the environment, which brings Triton.
 test-gpu: $(DEV)/installed
 	$(DEV)/bin/python -m pytest -m "gpu"
 
@@ -63,6 +65,11 @@ $(RAY)/installed: pyproject.toml
 	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
 	$(RAY)/bin/pip install $(PIP) ".[ray,train]" pytest openai hypothesis gguf
 	touch $@
+# The GPU's kernels in Triton's interpreter, on the CPU. Triton takes a gigabyte on disk, so that it is no
+# part of the environment until then.
+test-triton: $(DEV)/installed
+	$(DEV)/bin/python -c "import triton" 2>/dev/null || $(DEV)/bin/pip install $(PIP) --no-deps "triton>=3.4"
+	TRITON_INTERPRET=1 $(DEV)/bin/python -m pytest -m "triton"
 
 # Clients that want other versions of each other's dependencies, each in an environment of its own.
 test-clients: $(DEV)/installed

@@ -28,7 +28,13 @@ ROWS = [
     {"errors", "settings", "strict_json", "_native", "nano"},
 ]
 ROW = {name: depth for depth, names in enumerate(ROWS) for name in names}
-MAY_IMPORT_TORCH = ("train/", "model/transformer.py", "runners/torch.py")
+MAY_IMPORT_TORCH = (
+    "train/",
+    "model/transformer.py",
+    "runners/torch.py",
+    "runners/fused/",
+    "runners/triton/",
+)
 
 
 def modules() -> list[str]:

@@ -1,7 +1,6 @@
-"""The engine's laws over the native core and a real tokenizer, with `transformers` as the oracle.
+"""The engine's laws over every runner and a real tokenizer, with `transformers` as the oracle.
 
-The native core promises that a row's logits are the same bits whatever it shares a step with, so
-log-probabilities are compared exactly.
+`engine_bodies` says which runners there are, and how exactly their log-probabilities agree.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import pytest
 from checkpoints_tiny import TINY, tiny_weights, write_hf
 from codellama import LLM, Completion, ConfigError, SamplingParams, checkpoint
 from codellama.engine.plan import EnginePlan
-from codellama.runners import load_runner
+from engine_bodies import EVERY, TORCH_BODIES, assert_same, runner_of, with_bodies
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True, logprobs=3)
 SAMPLED = SamplingParams(
@@ -29,43 +28,47 @@ PROMPTS = [f"{'def print(self): return x ' * (i % 4)}for y in range({i})" for i 
 BOTH = pytest.mark.parametrize("params", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 
 
-def loaded(path: Path, *, n_blocks: int = 256, block_size: int = 16, **options: Any) -> LLM:
+def loaded(
+    path: Path, *, body: str = "native", n_blocks: int = 256, block_size: int = 16, **options: Any
+) -> LLM:
     reader = checkpoint.open(path)
-    runner = load_runner(
-        reader, max_seq_len=256, n_blocks=n_blocks, block_size=block_size, n_threads=2
-    )
+    runner = runner_of(body, path, n_blocks=n_blocks, block_size=block_size)
     plan = EnginePlan(max_seq_len=256, n_blocks=n_blocks, block_size=block_size, **options)
     return LLM(runner, reader.tokenizer(), plan, eos_ids=reader.generation.eos_ids)
 
 
-def said(completions: list[Completion]) -> list[tuple[Any, ...]]:
-    return [(c.token_ids, c.text, c.finish_reason, c.logprobs) for c in completions]
-
-
 @cache
-def alone(path: Path, params: SamplingParams) -> list[tuple[Any, ...]]:
-    llm = loaded(path, share_prefixes=False)
-    return said([llm.complete(prompt, params) for prompt in PROMPTS])
+def alone(path: Path, params: SamplingParams, body: str = "native") -> list[Completion]:
+    llm = loaded(path, body=body, share_prefixes=False)
+    return [llm.complete(prompt, params) for prompt in PROMPTS]
 
 
 @BOTH
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        pytest.param({}, id="in a crowd"),
-        pytest.param({"n_blocks": 17, "share_prefixes": False}, id="pre-empted"),
-        pytest.param({"n_blocks": 20}, id="pre-empted with shared prefixes"),
-        pytest.param({"step_tokens": 5, "max_num_seqs": 5}, id="in small chunks"),
-        pytest.param({"max_num_seqs": 1}, id="one after the other"),
-        pytest.param({"block_size": 4, "n_blocks": 1024}, id="in small blocks"),
-    ],
+@with_bodies(
+    {
+        "in a crowd": {},
+        "pre-empted": {"n_blocks": 17, "share_prefixes": False},
+        "pre-empted with shared prefixes": {"n_blocks": 20},
+        "in small chunks": {"step_tokens": 5, "max_num_seqs": 5},
+        "one after the other": {"max_num_seqs": 1},
+        "in small blocks": {"block_size": 4, "n_blocks": 1024},
+    },
+    quick=("in a crowd", "pre-empted with shared prefixes"),
 )
 def test_any_schedule_as_alone(
-    hf_folder: Path, params: SamplingParams, schedule: dict[str, Any]
+    hf_folder: Path, body: str, params: SamplingParams, case: dict[str, Any]
 ) -> None:
-    llm = loaded(hf_folder, **schedule)
+    llm = loaded(hf_folder, body=body, **case)
     for _ in range(2):  # the second time with whatever the cache still holds
-        assert said(llm.complete(PROMPTS, params)) == alone(hf_folder, params)
+        assert_same(llm.complete(PROMPTS, params), alone(hf_folder, params, body), body)
+
+
+@BOTH
+@pytest.mark.parametrize("body", TORCH_BODIES)
+def test_every_runner_says_what_the_native_core_says(
+    hf_folder: Path, body: str, params: SamplingParams
+) -> None:
+    assert_same(alone(hf_folder, params, body), alone(hf_folder, params), body)
 
 
 @BOTH
@@ -74,7 +77,7 @@ def test_three_formats_one_reply(
 ) -> None:
     for path in (meta_folder, gguf_file):
         llm = LLM.load(path, max_seq_len=256, n_threads=1)
-        assert said(llm.complete(PROMPTS, params)) == alone(hf_folder, params)
+        assert_same(llm.complete(PROMPTS, params), alone(hf_folder, params), "native")
 
 
 @pytest.mark.parametrize(("penalty", "n_prompts", "n_new"), [(1.0, 1, 200), (1.3, 3, 40)])
@@ -134,21 +137,23 @@ def test_infilling_and_chat_of_a_real_vocabulary(hf_folder: Path) -> None:
     assert "".join(piece.text for piece in pieces) == reply.text
 
 
-def test_a_model_with_a_broken_row_breaks_only_who_reads_it(tmp_path: Path) -> None:
+@EVERY
+def test_a_model_with_a_broken_row_breaks_only_who_reads_it(tmp_path: Path, body: str) -> None:
     weights = tiny_weights()
-    llm = loaded(write_hf(tmp_path / "good", weights=weights))
+    llm = loaded(write_hf(tmp_path / "good", weights=weights), body=body)
     bad = llm.tokenizer.encode_bare("~")[-1]
     prompts = [*PROMPTS[:6], "x ~ y", *PROMPTS[6:]]
     assert not any(bad in llm.completion_ids(prompt) for prompt in PROMPTS)
     params = replace(GREEDY, logit_bias={bad: -100.0})
-    healthy = said(llm.complete(PROMPTS, params))
-    assert not any(bad in ids for ids, *_ in healthy)
+    healthy = llm.complete(PROMPTS, params)
+    assert not any(bad in completion.token_ids for completion in healthy)
     weights["embed_tokens.weight"] = weights["embed_tokens.weight"].copy()
     weights["embed_tokens.weight"][bad] = np.nan
-    replies = loaded(write_hf(tmp_path / "bad", weights=weights)).complete(prompts, params)
+    llm = loaded(write_hf(tmp_path / "bad", weights=weights), body=body)
+    replies = llm.complete(prompts, params)
     broken = replies.pop(6)
     assert (broken.finish_reason, broken.token_ids) == ("error", ())
-    assert said(replies) == healthy
+    assert_same(replies, healthy, body)
 
 
 def test_load_says_what_it_decided(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Guessing ahead over the native core: same tokens, same bits of every log-probability."""
+"""Guessing ahead over every runner: same tokens, and log-probabilities as `engine_bodies` says."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from codellama import LLM, Completion, ConfigError, SamplingParams, checkpoint
 from codellama.checkpoint.hub import resolve
 from codellama.engine.draft_model import DraftModel
 from codellama.engine.plan import EnginePlan
-from codellama.engine.sampler import native_kernel
-from codellama.runners import load_runner
+from codellama.engine.sampler import kernel_for
+from engine_bodies import assert_same, runner_of
 from fakes import Teacher
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=60, seed=1, ignore_eos=True, logprobs=3)
@@ -30,24 +30,28 @@ def said(completions: list[Completion]) -> list[tuple[Any, ...]]:
     return [(c.token_ids, c.text, c.finish_reason, c.logprobs) for c in completions]
 
 
-def loaded(path: Path, *, n_blocks: int = 256, drafters: Any = (), **options: Any) -> LLM:
+def loaded(
+    path: Path, *, body: str = "native", n_blocks: int = 256, drafters: Any = (), **options: Any
+) -> LLM:
     reader = checkpoint.open(path)
-    runner = load_runner(reader, max_seq_len=256, n_blocks=n_blocks, n_threads=2)
+    runner = runner_of(body, path, n_blocks=n_blocks)
     plan = EnginePlan(max_seq_len=256, n_blocks=n_blocks, **options)
     return LLM(runner, reader.tokenizer(), plan, drafters=drafters)
 
 
-def draft_model(path: Path, *, n_blocks: int = 256, cost: float = 0.01) -> DraftModel:
+def draft_model(
+    path: Path, *, body: str = "native", n_blocks: int = 256, cost: float = 0.01
+) -> DraftModel:
     reader = checkpoint.open(path)
-    runner = load_runner(reader, max_seq_len=256, n_blocks=n_blocks, n_threads=2)
+    runner = runner_of(body, path, n_blocks=n_blocks)
     return DraftModel(
-        runner, native_kernel(), reader.tokenizer().n_vocab, cost=cost, step_tokens=64
+        runner, kernel_for(runner), reader.tokenizer().n_vocab, cost=cost, step_tokens=64
     )
 
 
 @cache
-def plain(path: Path, params: SamplingParams) -> list[Completion]:
-    llm = loaded(path, speculation="off", share_prefixes=False)
+def plain(path: Path, params: SamplingParams, body: str = "native") -> list[Completion]:
+    llm = loaded(path, body=body, speculation="off", share_prefixes=False)
     return [llm.complete(prompt, params) for prompt in PROMPTS]
 
 
@@ -61,19 +65,28 @@ def plain(path: Path, params: SamplingParams) -> list[Completion]:
         pytest.param({"n_blocks": 20}, id="pre-empted"),
     ],
 )
-@pytest.mark.parametrize("model", ["tiny", "nano"])
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        ("native", "nano"),
+        ("native", "tiny"),
+        ("recorded", "tiny"),
+        *(pytest.param(body, "tiny", marks=pytest.mark.slow) for body in ("torch", "fused")),
+    ],
+)
 def test_speculative_is_plain(
-    hf_folder: Path, model: str, schedule: dict[str, Any], errors: float, params: SamplingParams
-) -> None:
+    hf_folder: Path, body: str, model: str, schedule: dict[str, Any], errors: float,
+    params: SamplingParams,
+) -> None:  # fmt: skip
     path = hf_folder if model == "tiny" else Path(resolve("nano"))
-    expected = plain(path, params)
+    expected = plain(path, params, body)
     replies: dict[tuple[int, ...], tuple[int, ...]] = {}
     guesser = Teacher(lambda s: replies[tuple(s.tokens[: s.n_prompt])], errors=errors)
-    llm = loaded(path, drafters=(guesser,), draft_cost=0.001, **schedule)
+    llm = loaded(path, body=body, drafters=(guesser,), draft_cost=0.001, **schedule)
     replies |= {llm.completion_ids(p): c.token_ids for p, c in zip(PROMPTS, expected, strict=True)}
     for _ in range(2):  # the second time with whatever the cache still holds
         found = llm.complete(PROMPTS, params)
-        assert said(found) == said(expected)
+        assert_same(found, expected, body)
     assert sum(c.timings.accepted_tokens for c in found) > 100
 
 
@@ -90,18 +103,24 @@ def test_nano_with_lookup_as_it_is_loaded(params: SamplingParams) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("schedule", [{}, {"n_blocks": 20}, {"step_tokens": 16}])
+@pytest.mark.parametrize(
+    ("body", "schedule"),
+    [
+        ("native", {}), ("native", {"n_blocks": 20}), ("native", {"step_tokens": 16}),
+        ("recorded", {"n_blocks": 20, "step_tokens": 16}),
+    ],
+)  # fmt: skip
 def test_a_draft_model_changes_nothing(
-    hf_folder: Path, schedule: dict[str, Any], params: SamplingParams
+    hf_folder: Path, body: str, schedule: dict[str, Any], params: SamplingParams
 ) -> None:
     other = hf_folder.parent / "hf-of-other-weights"
     if not other.exists():
         write_hf(other, weights=tiny_weights(seed=9))
     for folder in (hf_folder, other):
         for n_blocks in (256, 18):
-            drafter = draft_model(folder, n_blocks=n_blocks)
-            llm = loaded(hf_folder, drafters=(drafter,), draft_cost=0.01, **schedule)
-            assert said(llm.complete(PROMPTS, params)) == said(plain(hf_folder, params))
+            drafter = draft_model(folder, body=body, n_blocks=n_blocks)
+            llm = loaded(hf_folder, body=body, drafters=(drafter,), draft_cost=0.01, **schedule)
+            assert_same(llm.complete(PROMPTS, params), plain(hf_folder, params, body), body)
             assert drafter.pool.n_free == drafter.pool.n_blocks
 
 

@@ -13,7 +13,7 @@ from native_models import batch, config, ints, tensors
 from codellama import _native
 from codellama.errors import CheckpointError, ConfigError, OutOfMemory
 from codellama.quant.formats import Format, Tensor
-from codellama.runners import kv_bytes_per_token, load_runner, natural_kv_cache
+from codellama.runners import KVFormat, kv_bytes_per_token, load_runner, natural_kv_cache
 from codellama.runners.cpu import CpuRunner
 
 GOOD = batch([(range(20), 0, [0, 1]), ([5], 16, [2, 3])])
@@ -185,18 +185,18 @@ def test_runners_are_chosen_by_name() -> None:
         load_runner(reader, max_seq_len=33, n_blocks=2**30, block_size=2**14)
     with pytest.raises(ConfigError, match="Q4_0"):
         load_runner(reader, max_seq_len=33, kv_cache=Format.Q4_0)
-    with pytest.raises(ConfigError, match="torch engine keeps keys and values in F32"):
-        load_runner(reader, max_seq_len=33, engine="torch", kv_cache=Format.F16)
+    with pytest.raises(ConfigError, match="keeps no keys and values in FP8"):
+        load_runner(reader, max_seq_len=33, kv_cache=KVFormat.FP8)
 
 
 def test_keys_and_values_are_kept_as_finely_as_weights_deserve() -> None:
-    def kept(*formats: Format) -> Format:
+    def kept(*formats: Format) -> KVFormat:
         infos = {str(i): SimpleNamespace(format=format) for i, format in enumerate(formats)}
         return natural_kv_cache(cast(Any, SimpleNamespace(infos=infos)), "cpu")
 
-    assert kept(Format.F32, Format.BF16) is Format.F32
-    assert kept(Format.F32, Format.Q4_K) is Format.F16
+    assert kept(Format.F32, Format.BF16) is KVFormat.F32
+    assert kept(Format.F32, Format.Q4_K) is KVFormat.F16
     cfg = config("nano")  # 2 layers, 3 heads of 64
-    assert kv_bytes_per_token(cfg, Format.F32) == 2 * 2 * 3 * 64 * 4
-    assert kv_bytes_per_token(cfg, Format.F16) == 2 * 2 * 3 * 64 * 2
-    assert kv_bytes_per_token(cfg, Format.Q8_0) == 2 * 2 * 3 * (64 + 4)
+    assert kv_bytes_per_token(cfg, KVFormat.F32) == 2 * 2 * 3 * 64 * 4
+    assert kv_bytes_per_token(cfg, KVFormat.F16) == 2 * 2 * 3 * 64 * 2
+    assert kv_bytes_per_token(cfg, KVFormat.Q8_0) == 2 * 2 * 3 * (64 + 4)

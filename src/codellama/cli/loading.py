@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from codellama.engine.params import SamplingParams
 
 
+WEIGHTS = ("f32", "f16", "bf16", "int8", "int4", "fp8")
+KV_CACHES = ("f32", "f16", "q8_0", "bf16", "fp8")
 _PATIENCE_S = 1.5  # after which a user wants to know what is taking so long
 
 
@@ -29,9 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--max-seq-len", type=int, metavar="N", help="tokens of context (default: the model's)")
     add("--threads", type=int, metavar="N", help="threads of the cpu engine (default: one for each "
         "core)")  # fmt: skip
-    add("--kv-cache", choices=("f32", "f16", "q8_0"), help="how keys and values are kept (default: "
-        "f16 beside quantised weights, else f32)")  # fmt: skip
-    add("--engine", choices=("cpu", "torch"), default="cpu", help="default: cpu")
+    add_engine_arguments(group)
     add("--speculation", choices=("lookup", "off"), default="lookup", help="guess ahead what the "
         "text repeats, where that is quicker; results are the same (default: lookup)")  # fmt: skip
     add("--draft-model", metavar="M", help="a smaller model of the same vocabulary, to guess the "
@@ -42,6 +42,25 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--allow-control",
         action="store_true",
         help="let the text spell control tokens, such as <PRE>, as it does in Meta's code",
+    )
+
+
+def add_engine_arguments(
+    parser: ArgumentParser | _ArgumentGroup, engines: tuple[str, ...] = ("cpu", "torch")
+) -> None:
+    """The flags that say what computes, and in which numbers; all None where they are not given."""
+    add = parser.add_argument
+    add("--device", metavar="D", help="cuda for a GPU, cuda:1 for the second (default: the CPU)")
+    others = ", or vLLM" if "vllm" in engines else ""
+    add("--engine", choices=engines, help=f"the native core, or PyTorch{others} (default: cpu, or "
+        "torch where --device or --weights ask for it)")  # fmt: skip
+    add("--weights", choices=WEIGHTS, help="what PyTorch keeps matrices in (default: as "
+        "they are stored)")  # fmt: skip
+    add(
+        "--kv-cache",
+        choices=KV_CACHES,
+        help="how keys and values are kept; bf16 and fp8 with "
+        "PyTorch only (default: f16 beside quantised weights, else f32; on a GPU as activations)",
     )
 
 
@@ -61,6 +80,8 @@ def load(args: Namespace, params: SamplingParams, console: Console) -> LLM:
         llm = LLM.load(
             args.model,
             engine=args.engine,
+            device=args.device,
+            weights=args.weights,
             max_seq_len=args.max_seq_len,
             max_num_seqs=min(args.n, 16),
             n_threads=args.threads,
@@ -84,7 +105,7 @@ def _described(llm: LLM, args: Namespace) -> str:
     known = f" ({' or '.join(same)})" if same and name not in same else ""
     return (
         f"{name}{known}, {human_count(llm.config.n_params)} parameters, "
-        f"context {llm.max_seq_len}, {args.engine} engine{_threads(args)}{_guessing(args)}"
+        f"context {llm.max_seq_len}, {_engine(args)}{_guessing(args)}"
     )
 
 
@@ -94,10 +115,13 @@ def _guessing(args: Namespace) -> str:
     return "" if args.draft_model is None else f", {Path(args.draft_model).name} guesses ahead"
 
 
-def _threads(args: Namespace) -> str:
-    if args.engine != "cpu":
-        return ""
+def _engine(args: Namespace) -> str:
+    from codellama.engine.loading import engine_of
+
+    engine = engine_of(args.engine, args.device, args.weights)
+    if engine == "torch":
+        return "torch engine" if args.device is None else f"torch engine on {args.device}"
     from codellama import _native
 
     n = _native.n_physical_threads() if args.threads is None else args.threads
-    return f" with {counted(n, 'thread')}"
+    return f"cpu engine with {counted(n, 'thread')}"

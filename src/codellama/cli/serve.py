@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from codellama.cli import terminal
+from codellama.cli import loading, terminal
 from codellama.cli.terminal import Console
 from codellama.errors import ConfigError
 
@@ -41,11 +41,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--max-num-seqs", type=int, metavar="N", help="replies computed at a time (default: 32)")
     add("--max-waiting", type=int, metavar="N", help="replies that wait at most (default: 128)")
     add("--step-tokens", type=int, metavar="N", help="tokens of one step: less is smoother, more "
-        "reads long prompts faster (default: 128)")  # fmt: skip
+        "reads long prompts faster (default: 128, on a GPU 2048)")  # fmt: skip
     add("--threads", type=int, metavar="N", help="threads of the cpu engine (default: one for each "
         "core)")  # fmt: skip
-    add("--kv-cache", choices=("f32", "f16", "q8_0"), help="how keys and values are kept (default: "
-        "f16 beside quantised weights, else f32)")  # fmt: skip
     add("--speculation", choices=("lookup", "off"), help="guess ahead what the text repeats, where "
         "that is quicker; results are the same (default: lookup)")  # fmt: skip
     add("--draft-model", metavar="M", help="a smaller model of the same vocabulary, to guess the "
@@ -53,21 +51,22 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--infill-order", choices=("auto", "psm", "spm"), help="how holes are told where a request "
         "does not say: prefix first, suffix first, or what the cache makes cheaper (default: "
         "auto)")  # fmt: skip
-    add("--engine", choices=("cpu", "torch", "vllm"), help="default: cpu; vllm for GPUs")
     add("--tensor-parallel", type=int, metavar="N", help="devices that share each layer (vllm)")
     add("--pipeline-parallel", type=int, metavar="N", help="groups of devices, each with a part of "
         "the layers (vllm)")  # fmt: skip
     add("--replicas", type=int, metavar="N", help="whole engines behind one address, by Ray Serve")
     add("--min-replicas", type=int, metavar="N", help="begin with so many, and start others up to "
         "--replicas as the queue asks for them")  # fmt: skip
+    loading.add_engine_arguments(parser, ("cpu", "torch", "vllm"))
     add("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
     terminal.add_arguments(parser)
 
 
 _FLAGS = ("host", "port", "hosts", "origins", "key_file", "insecure_no_auth", "public_metrics",
           "strict_models", "max_seq_len", "max_num_seqs", "step_tokens", "threads", "kv_cache",
-          "speculation", "draft_model", "infill_order", "engine", "tensor_parallel",
-          "pipeline_parallel", "replicas", "min_replicas", "log_level")  # fmt: skip
+          "speculation", "draft_model", "infill_order", "engine", "device", "weights",
+          "tensor_parallel", "pipeline_parallel", "replicas", "min_replicas",
+          "log_level")  # fmt: skip
 
 
 def run(args: Namespace) -> int:

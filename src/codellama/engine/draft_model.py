@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from codellama.engine.batch import Share, flatten
 from codellama.engine.blocks import BlockPool
 from codellama.engine.draft import Wanted
-from codellama.engine.sampler import Kernel, Sampler
+from codellama.engine.sampler import Sampler
 from codellama.engine.sequence import Sequence
 from codellama.errors import ConfigError
 from codellama.runners import Runner
+from codellama.runners.sampling import Logits, SamplingKernel
 from codellama.text.tokenizer import Tokenizer
 
 # The share of right guesses that is expected at first, as if it had been seen `_PRIOR_WEIGHT`
@@ -91,7 +91,7 @@ class DraftModel:
     """
 
     def __init__(
-        self, runner: Runner, kernel: Kernel, n_ids: int, *, cost: float, step_tokens: int
+        self, runner: Runner, kernel: SamplingKernel, n_ids: int, *, cost: float, step_tokens: int
     ) -> None:
         self.cost = cost
         self._runner = runner
@@ -122,7 +122,7 @@ class DraftModel:
                 logits = self._runner.run(flatten([item.line.last_guess() for item in ready]))
         return [tuple(self._lines[sequence.request_id].guess) for sequence, _ in wanted]
 
-    def _read(self, wanted: list[Wanted]) -> tuple[NDArray[np.float32], list[_Ready]]:
+    def _read(self, wanted: list[Wanted]) -> tuple[Logits, list[_Ready]]:
         """Computes what is new of the sequences; logits of those of which it has read all."""
         asked = {sequence.request_id for sequence, _ in wanted}
         shares, read, ready, budget = [], [], [], self._step_tokens

@@ -22,12 +22,13 @@ from codellama.engine.params import MAX_BIASES, SamplingParams
 from codellama.engine.plan import EnginePlan
 from codellama.engine.prompts import Prompt
 from codellama.engine.reply import Reply
-from codellama.engine.sampler import Kernel, Sampler
+from codellama.engine.sampler import Sampler
 from codellama.engine.scheduler import Scheduler, Work
 from codellama.engine.scoring import Scoring
 from codellama.engine.sequence import Draw, Failure, Sequence
 from codellama.errors import ContextTooLong, RequestError
 from codellama.runners import Batch, Runner
+from codellama.runners.sampling import Logits, SamplingKernel, to_array
 from codellama.text.tokenizer import Tokenizer
 
 
@@ -69,7 +70,7 @@ class Engine:
         runner: Runner,
         tokenizer: Tokenizer,
         plan: EnginePlan,
-        kernel: Kernel,
+        kernel: SamplingKernel,
         *,
         drafters: Iterable[Drafter] = (),
         never: Iterable[int] = (),
@@ -233,9 +234,9 @@ class Engine:
         results = self._compute(work)
         return self._outputs(self.scheduler.advance(work, results))
 
-    def logits(self, batch: Batch) -> tuple[NDArray[np.float32], Kernel]:
+    def logits(self, batch: Batch) -> tuple[NDArray[np.float32], SamplingKernel]:
         """Runs a batch of the caller's own blocks; logits of the ids there are, and the kernel."""
-        logits = self._runner.run(batch)
+        logits = to_array(self._runner.run(batch))
         return np.ascontiguousarray(logits[:, : self._n_ids]), self._kernel
 
     def scoring(self, ids: tuple[int, ...], n_top: int, scope: bytes) -> Scoring:
@@ -282,15 +283,17 @@ class Engine:
             for item, share in zip(work, shares, strict=True)
         ]
 
-    def _constrain(self, logits: NDArray[np.float32], row: int, sequence: Sequence) -> None:
+    def _constrain(self, logits: Logits, row: int, sequence: Sequence) -> None:
         constraint = self._requests[sequence.request_id].constraint
         if constraint is None or not sequence.is_led:
             return
         allowed = constraint.allowed(sequence.tokens[sequence.n_prompt :])
         if allowed is None:
             sequence.is_led = False
-        else:
+        elif isinstance(logits, np.ndarray):
             apply(logits, row, allowed)
+        else:
+            logits.allow(row, allowed)
 
     def _note_start(self, work: Iterable[Work]) -> None:
         now = self._clock()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from codellama.errors import CheckpointError, ConfigError, PromptError
 from codellama.runners import Batch, Runner, load_runner
+from codellama.runners.sampling import to_array
 
 if TYPE_CHECKING:
     from codellama.checkpoint.reader import Reader
@@ -114,16 +115,15 @@ def fidelity(
 def _logits(runner: Runner, window: Sequence[int]) -> NDArray[np.float32]:
     """What follows each token but the last, which nothing in the window does: [n - 1, vocab]."""
     n = len(window) - 1
-    return runner.run(
-        Batch(
-            tokens=np.array(window[:-1], np.int32),
-            positions=np.arange(n, dtype=np.int32),
-            seq_starts=np.array([0, n], np.int32),
-            context_lens=np.array([n], np.int32),
-            block_tables=np.arange(-(-n // _BLOCK), dtype=np.int32)[None],
-            logit_rows=np.arange(n, dtype=np.int32),
-        )
+    batch = Batch(
+        tokens=np.array(window[:-1], np.int32),
+        positions=np.arange(n, dtype=np.int32),
+        seq_starts=np.array([0, n], np.int32),
+        context_lens=np.array([n], np.int32),
+        block_tables=np.arange(-(-n // _BLOCK), dtype=np.int32)[None],
+        logit_rows=np.arange(n, dtype=np.int32),
     )
+    return to_array(runner.run(batch))
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from codellama.engine.completion import Completion, Piece
 from codellama.engine.draft import Drafter
@@ -22,11 +22,12 @@ from codellama.engine.prompts import (
     completion_prompt,
     infill_prompt,
 )
-from codellama.engine.sampler import Kernel, native_kernel
+from codellama.engine.sampler import kernel_for
 from codellama.engine.shared import SharedEngine
 from codellama.errors import ConfigError
 from codellama.model.config import ModelConfig
-from codellama.runners import Runner
+from codellama.runners import EngineName, Runner
+from codellama.runners.sampling import SamplingKernel
 from codellama.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class LLM:
         tokenizer: Tokenizer,
         plan: EnginePlan,
         *,
-        kernel: Kernel | None = None,
+        kernel: SamplingKernel | None = None,
         drafters: tuple[Drafter, ...] = (),
         eos_ids: tuple[int, ...] = (),
         chat_form: ChatForm | None = None,
@@ -68,7 +69,7 @@ class LLM:
         self.notes = notes
         self._eos_ids = eos_ids
         if kernel is None:
-            kernel = native_kernel()
+            kernel = kernel_for(runner)
         self._engine = SharedEngine(Engine(runner, tokenizer, plan, kernel, drafters=drafters))
 
     @classmethod
@@ -76,12 +77,13 @@ class LLM:
         cls,
         path: str | Path = "nano",
         *,
-        engine: Literal["cpu", "torch"] = "cpu",
+        engine: EngineName | None = None,
         max_seq_len: int | None = None,
         max_num_seqs: int = 16,
         n_threads: int | None = None,
         kv_cache: str | None = None,
         device: str | None = None,
+        weights: str | None = None,
         chat_form: ChatForm | None = None,
         share_prefixes: bool = True,
         speculation: Speculative = "lookup",
@@ -93,13 +95,17 @@ class LLM:
         Args:
             path: "nano", a Hugging Face or Meta directory, a .gguf file, or a hub name such as
                 "codellama/CodeLlama-7b-hf".
-            engine: "cpu" runs the native core, "torch" PyTorch.
+            engine: "cpu" runs the native core, "torch" PyTorch; None takes the core, or PyTorch
+                where `device` or `weights` ask for it.
             max_seq_len: tokens of prompt and reply together; None keeps the model's context.
             max_num_seqs: replies computed at the same time, at most.
             n_threads: threads of the native core; None takes one per physical core.
-            kv_cache: how keys and values are kept: "f32", "f16" or "q8_0"; None takes f16 beside
-                weights in a block format, and f32 beside others.
-            device: PyTorch's device.
+            kv_cache: how keys and values are kept: "f32", "f16" or "q8_0", and with PyTorch "bf16"
+                or "fp8"; None takes f16 beside weights in a block format and f32 beside others,
+                and on a GPU the type of its activations.
+            device: PyTorch's device: "cuda" for a GPU.
+            weights: what PyTorch keeps matrices in: "f32", "f16", "bf16", "int8", "int4" or "fp8";
+                None keeps block formats as they are, and takes the others as plain numbers.
             chat_form: the form of conversations, where the files do not say or are wrong.
             share_prefixes: whether prompts reuse what the cache still holds of earlier ones.
             speculation: "lookup" guesses ahead from the text itself where that pays, "off" never;
@@ -121,6 +127,7 @@ class LLM:
             n_threads=n_threads,
             kv_cache=kv_cache,
             device=device,
+            weights=weights,
             chat_form=chat_form,
             share_prefixes=share_prefixes,
             speculation=speculation,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from codellama import checkpoint
 from codellama.checkpoint.hub import resolve
@@ -14,11 +13,25 @@ from codellama.engine.draft import Drafter
 from codellama.engine.draft_model import DraftModel, require_same_vocabulary
 from codellama.engine.plan import DRAFT_TOKENS, EnginePlan, Speculative, free_memory, make_plan
 from codellama.engine.prompts import ChatForm
-from codellama.engine.sampler import native_kernel
+from codellama.engine.sampler import kernel_for
 from codellama.errors import ConfigError
-from codellama.quant.formats import Format
-from codellama.runners import Runner, kv_bytes_per_token, load_runner, natural_kv_cache
+from codellama.runners import (
+    WEIGHT_KINDS,
+    EngineName,
+    KVFormat,
+    Runner,
+    WeightKind,
+    device_memory,
+    kv_bytes_per_token,
+    load_runner,
+    natural_kv_cache,
+    weight_bytes,
+)
 from codellama.text.tokenizer import Tokenizer
+
+_HOST_STEP = 512
+_DEVICE_DRAFT_COST = 0.05  # a guess is computed while the weights are read; not measured yet
+_DEVICE_STEP = 2048  # fewer would leave matrix units waiting for weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +53,14 @@ class Model:
 def load_model(
     path: str | Path,
     *,
-    engine: Literal["cpu", "torch"] = "cpu",
+    engine: EngineName | None = None,
     max_seq_len: int | None = None,
     max_num_seqs: int = 16,
-    step_tokens: int = 512,
+    step_tokens: int | None = None,
     n_threads: int | None = None,
     kv_cache: str | None = None,
     device: str | None = None,
+    weights: str | None = None,
     chat_form: ChatForm | None = None,
     share_prefixes: bool = True,
     speculation: Speculative = "lookup",
@@ -58,7 +72,7 @@ def load_model(
 
     Args:
         step_tokens: tokens that one step computes at most; fewer make long prompts slower and the
-            replies beside them smoother.
+            replies beside them smoother. None takes 512 on a CPU and 2048 on a GPU.
         adapter: the folder of a LoRA adapter to add to the weights.
     """
     if chat_form not in (None, "inst", "step"):
@@ -67,6 +81,11 @@ def load_model(
         raise ConfigError(
             "a draft model was named and speculation is off", hint="leave out one of them"
         )
+    kind = _weight_kind(weights)
+    engine = engine_of(engine, device, kind)
+    on_device = device_memory(device if engine == "torch" else None)
+    if step_tokens is None:
+        step_tokens = _HOST_STEP if on_device is None else _DEVICE_STEP
     reader = checkpoint.open(resolve(path))
     config, notes = reader.config, tuple(reader.notes)
     tokenizer = reader.tokenizer()
@@ -79,16 +98,17 @@ def load_model(
     if draft_model is not None:
         readers.append(checkpoint.open(resolve(draft_model)))
         require_same_vocabulary(tokenizer, readers[1].tokenizer(), str(draft_model))
-    weight_bytes = [_weight_bytes(each, engine) for each in readers]
-    kept = [_kv_format(each, engine, kv_cache) for each in readers]
+    sizes = [weight_bytes(each, engine, device, kind) for each in readers]
+    kept = [_kv_format(each, engine, kv_cache, device, kind) for each in readers]
     plan = make_plan(
         config,
-        weight_bytes=sum(weight_bytes),
+        weight_bytes=sum(sizes),
         kv_bytes_per_token=sum(
             kv_bytes_per_token(each.config, format)
             for each, format in zip(readers, kept, strict=True)
         ),
-        free_bytes=free_memory(),
+        free_bytes=free_memory() if on_device is None else on_device,
+        memory="memory" if on_device is None else f"memory of {device}",
         max_seq_len=max_seq_len,
         max_num_seqs=max_num_seqs,
         step_tokens=step_tokens,
@@ -96,6 +116,8 @@ def load_model(
         speculation=speculation,
         draft_tokens=draft_tokens,
     )
+    if on_device is not None:
+        plan = replace(plan, draft_cost=_DEVICE_DRAFT_COST)
     notes += _notes_on_length(plan, *(each.config.max_seq_len for each in readers))
     tensors = None if adapter is None else open_adapter(adapter, reader).tensors(reader)
     runner, *others = [
@@ -109,15 +131,16 @@ def load_model(
             n_threads=n_threads,
             kv_cache=format,
             device=device,
+            weights=kind,
         )
         for each, format in zip(readers, kept, strict=True)
     ]
     drafters = tuple(
         DraftModel(
             other,
-            native_kernel(),
+            kernel_for(other),
             tokenizer.n_vocab,
-            cost=weight_bytes[1] / weight_bytes[0],
+            cost=sizes[1] / sizes[0],
             step_tokens=plan.step_tokens,
         )
         for other in others
@@ -131,6 +154,13 @@ def load_model(
         chat_form=chat_form,
         notes=notes,
     )
+
+
+def engine_of(engine: EngineName | None, device: str | None, weights: str | None) -> EngineName:
+    """The engine that runs where none is named: PyTorch for what only PyTorch does."""
+    if engine is not None:
+        return engine
+    return "cpu" if device in (None, "cpu") and weights is None else "torch"
 
 
 def _notes_on_length(
@@ -151,20 +181,34 @@ def _notes_on_length(
     return notes
 
 
-def _kv_format(reader: Reader, engine: Literal["cpu", "torch"], wanted: str | None) -> Format:
+def _kv_format(
+    reader: Reader,
+    engine: EngineName,
+    wanted: str | None,
+    device: str | None,
+    weights: WeightKind | None,
+) -> KVFormat:
     """How keys and values are kept. Raises ConfigError when there is no such way."""
     if wanted is None:
-        return natural_kv_cache(reader, engine)
-    formats = {format.lower(): format for format in (Format.F32, Format.F16, Format.Q8_0)}
+        return natural_kv_cache(reader, engine, device, weights)
+    formats = {format.lower(): format for format in KVFormat}
+    if engine == "cpu":  # the native core's
+        formats = {name: formats[name] for name in ("f32", "f16", "q8_0")}
     if wanted not in formats:
         raise ConfigError(
-            f"`kv_cache` is {wanted!r}; expected {', '.join(map(repr, formats))} or None"
+            f"`kv_cache` is {wanted!r}; expected {', '.join(map(repr, formats))} or None",
+            hint=f"the torch engine has {wanted}" if wanted.upper() in list(KVFormat) else None,
         )
     return formats[wanted]
 
 
-def _weight_bytes(reader: Reader, engine: str) -> int:
-    """Bytes of the weights in memory: as stored, or in PyTorch's float32."""
-    if engine == "torch":
-        return 4 * reader.config.n_params
-    return sum(info.n_bytes for info in reader.infos.values())
+def _weight_kind(wanted: str | None) -> WeightKind | None:
+    """What matrices become. Raises ConfigError when there is no such kind."""
+    for kind in WEIGHT_KINDS:
+        if kind == wanted:
+            return kind
+    if wanted is None:
+        return None
+    raise ConfigError(
+        f"`weights` is {wanted!r}; expected {', '.join(map(repr, WEIGHT_KINDS))} or None"
+    )

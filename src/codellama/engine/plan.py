@@ -98,6 +98,7 @@ def make_plan(
     weight_bytes: int,
     kv_bytes_per_token: int,
     free_bytes: int | None,
+    memory: str = "memory",
     max_seq_len: int | None = None,
     max_num_seqs: int = 16,
     block_size: int = 16,
@@ -113,6 +114,7 @@ def make_plan(
         weight_bytes: what the weights will take of `free_bytes`.
         kv_bytes_per_token: bytes of a token in the cache, a draft model's included.
         free_bytes: memory that can be used; None for no bound.
+        memory: whose that is, for messages.
 
     Raises:
         OutOfMemory: not even one full context fits.
@@ -131,7 +133,7 @@ def make_plan(
             needed = size_in_words(one_context * block_size * kv_bytes_per_token)
             raise OutOfMemory(
                 f"a context of {length} tokens needs {needed} of cache, and "
-                f"{size_in_words(budget)} of memory can be used for it beside "
+                f"{size_in_words(budget)} of {memory} can be used for it beside "
                 f"{size_in_words(weight_bytes)} of weights",
                 hint=f"use --max-seq-len {n_fitting * block_size}, the most that fits"
                 if n_fitting

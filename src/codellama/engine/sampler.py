@@ -6,48 +6,15 @@ import hashlib
 from collections.abc import Sequence as List
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codellama.engine.constraint import IMPOSSIBLE
 from codellama.engine.sequence import Draw, Sequence
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int32]
-
-
-class Kernel(Protocol):
-    """The arithmetic of sampling; `codellama._native` is one.
-
-    Row r is drawn with `temperature[r]` and so on. A temperature of 0 takes the likeliest token,
-    the lowest id of equals; a `top_k` of 0 keeps all tokens. The random number of a draw depends
-    on `seed[r]` and `counter[r]` alone. A row that holds a NaN gives the id -1. Log-probabilities
-    are those of the logits as they came.
-    """
-
-    def sample(
-        self,
-        logits: Floats,
-        temperature: Floats,
-        top_k: Ints,
-        top_p: Floats,
-        min_p: Floats,
-        repetition_penalty: Floats,
-        presence_penalty: Floats,
-        frequency_penalty: Floats,
-        seed: NDArray[np.uint64],
-        counter: NDArray[np.uint64],
-        history: Ints,
-        history_offsets: NDArray[np.int64],
-        n_prompt: Ints,
-        bias_ids: Ints,
-        bias_values: Floats,
-        bias_offsets: NDArray[np.int64],
-    ) -> tuple[Ints, Floats]: ...
-
-    def top_logprobs(self, logits: Floats, k: int) -> tuple[Ints, Floats]: ...
+from codellama.runners import Runner
+from codellama.runners.sampling import Floats, HoldsLogits, Ints, Logits, SamplingKernel
 
 
 def seed_of(base: int, index: int) -> int:
@@ -58,9 +25,15 @@ def seed_of(base: int, index: int) -> int:
     return int.from_bytes(hashlib.sha256(raw).digest()[:8], "little")
 
 
-def native_kernel() -> Kernel:
+def native_kernel() -> SamplingKernel:
     """The compiled kernel."""
-    return cast(Kernel, import_module("codellama._native"))
+    return cast(SamplingKernel, import_module("codellama._native"))
+
+
+def kernel_for(runner: Runner) -> SamplingKernel:
+    """The kernel that draws from a runner's logits where they are."""
+    kernel = native_kernel()
+    return runner.sampling_kernel(kernel) if isinstance(runner, HoldsLogits) else kernel
 
 
 # Temperature, top-k, top-p, min-p; repetition, presence and frequency penalty: the kernel's order.
@@ -84,13 +57,13 @@ class Sampler:
     Only the first `n_tokens` ids can be drawn: rows of a padded vocabulary hold no token there.
     """
 
-    def __init__(self, kernel: Kernel, n_tokens: int) -> None:
+    def __init__(self, kernel: SamplingKernel, n_tokens: int) -> None:
         self._kernel = kernel
         self._n_tokens = n_tokens
         self._fixed: _Fixed | None = None
 
     def draw(
-        self, logits: Floats, sequences: List[Sequence], ahead: List[List[int]] | None = None
+        self, logits: Logits, sequences: List[Sequence], ahead: List[List[int]] | None = None
     ) -> list[Draw]:
         """One draw for each row [R, vocab] and its sequence.
 
@@ -100,7 +73,7 @@ class Sampler:
         if ahead is None:
             ahead = [()] * len(sequences)
         if logits.shape[1] > self._n_tokens:
-            logits = np.ascontiguousarray(logits[:, : self._n_tokens])
+            logits = first_ids(logits, self._n_tokens)
         fixed = self._fixed
         if fixed is None or fixed.ids != tuple(s.request_id for s in sequences):
             fixed = self._fixed = _gather(sequences, self._n_tokens)
@@ -118,18 +91,29 @@ class Sampler:
         ]
 
     def _alternatives(
-        self, logits: Floats, sequences: List[Sequence]
+        self, logits: Logits, sequences: List[Sequence]
     ) -> list[tuple[tuple[int, float], ...]]:
         wanted = [min(s.params.logprobs or 0, self._n_tokens) for s in sequences]
         tops: list[tuple[tuple[int, float], ...]] = [()] * len(sequences)
         rows = [r for r, k in enumerate(wanted) if k]
         if rows:
-            picked = logits if len(rows) == len(sequences) else logits[rows]
+            picked = logits if len(rows) == len(sequences) else _picked(logits, rows)
             ids, logprobs = self._kernel.top_logprobs(picked, max(wanted))
             for r, row_ids, row_logprobs in zip(rows, ids, logprobs, strict=True):
                 pairs = list(zip(row_ids.tolist(), row_logprobs.tolist(), strict=True))
                 tops[r] = tuple(pair for pair in pairs[: wanted[r]] if pair[1] > IMPOSSIBLE)
         return tops
+
+
+def first_ids(logits: Logits, n: int) -> Logits:
+    """The logits of the first n ids."""
+    if isinstance(logits, np.ndarray):
+        return np.ascontiguousarray(logits[:, :n])
+    return logits.columns(n)
+
+
+def _picked(logits: Logits, rows: list[int]) -> Logits:
+    return logits[rows] if isinstance(logits, np.ndarray) else logits.rows(rows)
 
 
 def _gather(sequences: List[Sequence], n_tokens: int) -> _Fixed:

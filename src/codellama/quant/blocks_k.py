@@ -39,52 +39,58 @@ from codellama.quant.halves import Bytes, Floats, scales_at
 def decode_q2_k(blocks: Bytes) -> Floats:
     s = scales_at(blocks, 80) * (blocks[:, :16] & np.uint8(15)).astype(np.float32)
     m = scales_at(blocks, 82) * (blocks[:, :16] >> np.uint8(4)).astype(np.float32)
-    return _scaled(s, _fields(blocks[:, 16:80], 32, 2)) - np.repeat(m, 16, axis=1)
+    return _scaled(s, fields(blocks[:, 16:80], 32, 2)) - np.repeat(m, 16, axis=1)
 
 
 def decode_q3_k(blocks: Bytes) -> Floats:
-    low = _fields(blocks[:, 96:104], 8, 4)
-    high = _fields(blocks[:, 104:108], 4, 2)
+    low = fields(blocks[:, 96:104], 8, 4)
+    high = fields(blocks[:, 104:108], 4, 2)
     s = (low | (high << np.uint8(4))).astype(np.float32) - np.float32(32)
-    q = _fields(blocks[:, 32:96], 32, 2) | (_fields(blocks[:, :32], 32, 1) << np.uint8(2))
+    q = fields(blocks[:, 32:96], 32, 2) | (fields(blocks[:, :32], 32, 1) << np.uint8(2))
     return _scaled(scales_at(blocks, 108) * s, q.astype(np.float32) - np.float32(4))
 
 
 def decode_q4_k(blocks: Bytes) -> Floats:
     s, m = _scales_and_minima(blocks)
-    return _scaled(s, _fields(blocks[:, 16:], 32, 4)) - np.repeat(m, 32, axis=1)
+    return _scaled(s, fields(blocks[:, 16:], 32, 4)) - np.repeat(m, 32, axis=1)
 
 
 def decode_q5_k(blocks: Bytes) -> Floats:
     s, m = _scales_and_minima(blocks)
-    q = _fields(blocks[:, 48:], 32, 4) | (_fields(blocks[:, 16:48], 32, 1) << np.uint8(4))
+    q = fields(blocks[:, 48:], 32, 4) | (fields(blocks[:, 16:48], 32, 1) << np.uint8(4))
     return _scaled(s, q) - np.repeat(m, 32, axis=1)
 
 
 def decode_q6_k(blocks: Bytes) -> Floats:
-    q = _fields(blocks[:, :128], 64, 4) | (_fields(blocks[:, 128:192], 32, 2) << np.uint8(4))
+    q = fields(blocks[:, :128], 64, 4) | (fields(blocks[:, 128:192], 32, 2) << np.uint8(4))
     s = blocks[:, 192:208].view(np.int8).astype(np.float32)
     return _scaled(scales_at(blocks, 208) * s, q.astype(np.float32) - np.float32(32))
 
 
-def _fields(raw: Bytes, run: int, bits: int) -> Bytes:
+def fields(raw: Bytes, run: int, bits: int) -> Bytes:
     """Numbers of `bits` bits [n, 8 / bits * width]: runs of bytes, and from each run first the
     lowest field of every byte, then the next."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
     n, width = raw.shape
-    fields = (raw.reshape(n, width // run, 1, run) >> shifts) & np.uint8((1 << bits) - 1)
-    return fields.reshape(n, width * (8 // bits))
+    found = (raw.reshape(n, width // run, 1, run) >> shifts) & np.uint8((1 << bits) - 1)
+    return found.reshape(n, width * (8 // bits))
 
 
-def _scales_and_minima(blocks: Bytes) -> tuple[Floats, Floats]:
-    """d * s and dmin * m [n, 8] of Q4_K and Q5_K."""
+def six_bit_scales(blocks: Bytes) -> tuple[Bytes, Bytes]:
+    """s and m [n, 8] of Q4_K and Q5_K."""
     first, second, third = blocks[:, 4:8], blocks[:, 8:12], blocks[:, 12:16]
     six, two = np.uint8(63), np.uint8(6)
     s = [first & six, (third & np.uint8(15)) | ((first >> two) << np.uint8(4))]
     m = [second & six, (third >> np.uint8(4)) | ((second >> two) << np.uint8(4))]
+    return np.concatenate(s, axis=1), np.concatenate(m, axis=1)
+
+
+def _scales_and_minima(blocks: Bytes) -> tuple[Floats, Floats]:
+    """d * s and dmin * m [n, 8] of Q4_K and Q5_K."""
+    s, m = six_bit_scales(blocks)
     return (
-        scales_at(blocks, 0) * np.concatenate(s, axis=1).astype(np.float32),
-        scales_at(blocks, 2) * np.concatenate(m, axis=1).astype(np.float32),
+        scales_at(blocks, 0) * s.astype(np.float32),
+        scales_at(blocks, 2) * m.astype(np.float32),
     )
 
 

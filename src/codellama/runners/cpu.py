@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from codellama.errors import CheckpointError, ConfigError, OutOfMemory
 from codellama.model.config import ModelConfig
-from codellama.quant.formats import Format, Tensor
-from codellama.runners import Batch, kv_bytes_per_token
+from codellama.quant.formats import Tensor
+from codellama.runners import Batch, KVFormat, kv_bytes_per_token
 
 try:
     from codellama import _native
@@ -46,7 +46,7 @@ class CpuRunner:
         n_blocks: int,
         block_size: int,
         n_threads: int | None = None,
-        kv_cache: Format = Format.F32,
+        kv_cache: KVFormat = KVFormat.F32,
         simd: str | None = None,
     ) -> None:
         self.config = config

@@ -1,4 +1,4 @@
-"""The PyTorch body of the runner: the reference in tests, and the way to a GPU."""
+"""The model as it reads, over a paged cache: what every other body is compared with."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from codellama.errors import ConfigError, OutOfMemory
+from codellama.errors import OutOfMemory
 from codellama.model.config import ModelConfig
 from codellama.model.transformer import KV, AttentionMetadata, Transformer
 from codellama.quant.formats import Tensor
 from codellama.runners import Batch
+from codellama.runners.fused.memory import require_device
 
 
 class TorchRunner:
@@ -36,15 +37,10 @@ class TorchRunner:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ConfigError(
-                f"device {device!r} was asked for, and PyTorch sees no CUDA device",
-                hint="leave out --device to run on the CPU",
-            )
         self.config = config
         self.n_blocks = n_blocks
         self.block_size = block_size
-        self.device = torch.device(device)
+        self.device = require_device(device)
         try:
             with torch.device("meta"):
                 model = Transformer(config)

@@ -20,6 +20,7 @@ import uvicorn
 
 from codellama.engine.loading import load_model
 from codellama.errors import ConfigError
+from codellama.runners import EngineName
 from codellama.server.app import make_app, make_state
 from codellama.server.protocol import Crowd, protocol_class
 from codellama.server.served import Registry, Served
@@ -30,6 +31,7 @@ log = logging.getLogger("codellama.server")
 
 EXIT_STALLED = 70
 _SWITCH_S = 0.0005  # so that the engine's thread waits for the event loop's no longer than this
+_HOST_STEP = 128  # tokens of a step on a CPU
 _FORCED_S = 2.0  # from the second signal to the end
 
 Say = Callable[[str], None]
@@ -132,10 +134,12 @@ def load(settings: Settings) -> list[Served]:
     for name, path, adapter in wanted:
         model = load_model(
             path,
-            engine="torch" if settings.engine == "torch" else "cpu",
+            engine=_engine(settings.engine),
+            device=settings.device,
+            weights=settings.weights,
             max_seq_len=settings.max_seq_len,
             max_num_seqs=settings.max_num_seqs,
-            step_tokens=max(settings.step_tokens, settings.max_num_seqs),
+            step_tokens=_step_tokens(settings),
             n_threads=settings.threads,
             kv_cache=settings.kv_cache,
             speculation="off" if settings.speculation == "off" else "lookup",
@@ -147,6 +151,18 @@ def load(settings: Settings) -> list[Served]:
         shown = None if adapter is None else str(adapter)
         found.append(Served.over(name, path, model, settings.limits, adapter=shown))
     return found
+
+
+def _engine(name: str | None) -> EngineName | None:
+    return None if name is None else "torch" if name == "torch" else "cpu"
+
+
+def _step_tokens(settings: Settings) -> int | None:
+    """None leaves it to the device."""
+    if settings.step_tokens is None and settings.device not in (None, "cpu"):
+        return None
+    wanted = _HOST_STEP if settings.step_tokens is None else settings.step_tokens
+    return max(wanted, settings.max_num_seqs)
 
 
 def serve(

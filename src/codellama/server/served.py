@@ -10,8 +10,9 @@ from typing import Any
 
 from codellama.engine.engine import Engine
 from codellama.engine.loading import Model
-from codellama.engine.sampler import Kernel, native_kernel
+from codellama.engine.sampler import kernel_for
 from codellama.engine.stepping import Stepping
+from codellama.runners.sampling import SamplingKernel
 from codellama.server.refusals import Refusal
 from codellama.server.service import Service
 from codellama.server.settings import Limits
@@ -44,7 +45,7 @@ class Served:
         path: str,
         model: Model,
         limits: Limits,
-        kernel: Kernel | None = None,
+        kernel: SamplingKernel | None = None,
         *,
         adapter: str | None = None,
         engine: Stepping | None = None,
@@ -53,7 +54,7 @@ class Served:
         if engine is not None:
             service = Service(engine, limits)
             return cls(name=name, path=path, model=model, service=service, adapter=adapter)
-        kernel = native_kernel() if kernel is None else kernel
+        kernel = kernel_for(model.runner) if kernel is None else kernel
         tokenizer = model.tokenizer
         engine = Engine(
             model.runner,

@@ -64,11 +64,12 @@ class Settings:
     which are served beside it by names of their own. `hosts` are further values of the Host
     header that are served, `origins` pages of other origins that may call; "editors" stands for
     editors' web views. A `key_file` holds one key a line. `step_tokens` bounds the work of one
-    step, and with it the gap that a long prompt makes in the replies beside it. `infill_order` is
-    how holes are told where a request does not say: "psm", "spm", or what the cache makes cheaper.
-    `kv_cache`, `speculation` and `draft_model` are those of `LLM.load`. The engine "vllm" lays each
-    replica over `tensor_parallel` times `pipeline_parallel` devices. `replicas` are whole engines,
-    at most, and `min_replicas` at least where the queue decides (None: as many as at most).
+    step, and with it the gap that a long prompt makes in the replies beside it; None takes 128, and
+    2048 on a GPU. `infill_order` is how holes are told where a request does not say: "psm", "spm",
+    or what the cache makes cheaper. `engine`, `device`, `weights`, `kv_cache`, `speculation` and
+    `draft_model` are those of `LLM.load`. A further engine, "vllm", lays each replica over
+    `tensor_parallel` times `pipeline_parallel` devices. `replicas` are whole engines, at most, and
+    `min_replicas` at least where the queue decides (None: as many as at most).
     """
 
     models: Mapping[str, str] = field(default_factory=lambda: {"codellama-nano": "nano"})
@@ -87,7 +88,9 @@ class Settings:
     done_after_error: bool = False
     temperature: float = 0.2
     top_p: float = 0.95
-    engine: str = "cpu"
+    engine: str | None = None
+    device: str | None = None
+    weights: str | None = None
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     replicas: int = 1
@@ -98,7 +101,7 @@ class Settings:
     speculation: str = "lookup"
     draft_model: str | None = None
     max_num_seqs: int = 32
-    step_tokens: int = 128
+    step_tokens: int | None = None
     drain_s: float = 30
     stall_s: float = 12
     stall_exit_s: float = 60
@@ -117,14 +120,18 @@ class Settings:
             raise ConfigError(
                 f"log_level is {self.log_level!r}; expected debug, info, warning or error"
             )
-        if self.engine not in ("cpu", "torch", "vllm"):
+        if self.engine not in (None, "cpu", "torch", "vllm"):
             raise ConfigError(f"engine is {self.engine!r}; expected cpu, torch or vllm")
         for name in ("tensor_parallel", "pipeline_parallel", "replicas"):
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"{name} is {value}; expected 1 or more")
             if value > 1 and self.engine != "vllm" and name != "replicas":
-                raise ConfigError(f"{name} is for the engine vllm, and this one is {self.engine}")
+                raise ConfigError(
+                    f"{name} is for the engine vllm, and this one is {self.engine or 'cpu'}"
+                )
+        if self.engine == "vllm" and (self.device is not None or self.weights is not None):
+            raise ConfigError("device and weights are for the engine torch, and this one is vllm")
         if self.infill_order not in ("auto", "psm", "spm"):
             raise ConfigError(f"infill_order is {self.infill_order!r}; expected auto, psm or spm")
         if self.speculation not in ("lookup", "off"):

@@ -1,0 +1,1 @@
+"""PyTorch for a device: fused layers, weights and cache in any format, recorded steps."""

@@ -1,0 +1,35 @@
+"""What every launch needs to know about numbers and the device."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+IS_INTERPRETED: bool = triton.knobs.runtime.interpret
+"""Whether kernels run in Triton's interpreter, on the CPU."""
+
+
+def dot_type(dtype: torch.dtype) -> tl.dtype:
+    """The type in which numbers of this one are multiplied by matrix units.
+
+    The interpreter has no arithmetic for bfloat16.
+    """
+    if dtype == torch.float16:
+        return tl.float16
+    if dtype == torch.bfloat16 and not IS_INTERPRETED:
+        return tl.bfloat16
+    return tl.float32
+
+
+def power_of_2(n: int, least: int = 1) -> int:
+    """The smallest power of 2 that is no less than n, nor than `least`."""
+    return max(least, 1 << (n - 1).bit_length())
+
+
+def n_processors(x: Tensor) -> int:
+    """Multiprocessors of the device that holds `x`; a middling number for a CPU."""
+    if x.device.type != "cuda":
+        return 16
+    return torch.cuda.get_device_properties(x.device).multi_processor_count
