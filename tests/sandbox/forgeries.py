@@ -141,6 +141,11 @@ ODD_TESTS: dict[str, tuple[str, str]] = {
         "class int(metaclass=Meta): pass\ndef f(x): return 'no'",
         "assert isinstance(f(1), int)",
     ),
+    "a built-in class in disguise": (
+        "import sys\nsys.modules['codellama.sandbox.answering']._kind = lambda v: "
+        "'exception int' if v is f else 'callable'\ndef f(x): return 1\ndef g(): return 2",
+        "assert g() == 2\nassert f(4) == 4",
+    ),
     "sorted by itself": (
         "sorted = lambda x: x\ndef f(x): return x",
         "assert f([2, 1]) == sorted([2, 1])",

@@ -50,7 +50,7 @@ class Candidate:
         if kind == "value":
             return self.ask("get", ["module"], (name,))
         base = getattr(builtins, kind.removeprefix("exception "), None)
-        if kind.startswith("exception ") and isinstance(base, type):
+        if isinstance(base, type) and issubclass(base, BaseException):  # by name, so Python's own
             self.exceptions[name] = type(name, (base,), {"__module__": "solution"})
             return self.exceptions[name]
         return Remote(self, ["name", name], name)
