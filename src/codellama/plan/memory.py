@@ -64,9 +64,9 @@ def read_bytes(config: ModelConfig, formats: Formats) -> int:
 
 def kv_bytes(config: ModelConfig, format: Format) -> int:
     """Bytes of keys and values of one token."""
-    from codellama.runners import kv_bytes_per_token
+    from codellama.runners import KVFormat, kv_bytes_per_token
 
-    return kv_bytes_per_token(config, format)
+    return kv_bytes_per_token(config, KVFormat(format.value))
 
 
 def gguf_bytes(subject: Subject, mix: str) -> int:
