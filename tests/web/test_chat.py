@@ -44,13 +44,20 @@ def answered(page: Playground) -> str:
 
 
 def test_an_answer_is_streamed(visit: Callable[..., Playground]) -> None:
-    page = visit(settings={"chatTokens": 200, "temperature": 1, "system": "Be brief."})
-    lengths: set[int] = set()
+    drawing = {"chatTokens": 300, "temperature": 2, "topP": 1}  # a long answer, whatever it says
+    page = visit(settings=drawing | {"system": "Be brief."})
+    page.go_to("Chat")
+    page.page.evaluate(
+        """() => {
+          window.lengths = new Set();
+          const note = () => window.lengths.add(document.querySelectorAll('.answer .token').length);
+          const log = document.querySelector('.log');
+          new MutationObserver(note).observe(log, {childList: true, subtree: true});
+        }"""
+    )
     ask(page)
-    end = page.page.locator(".tools button").last
-    while not end.is_visible():
-        lengths.add(page.page.locator(".answer .token").count())
-    assert len(lengths) > 2, "it came in one piece"
+    answered(page)
+    assert page.page.evaluate("window.lengths.size") > 2, "it came in one piece"
     body = page.asked[-1]
     assert body["messages"] == [
         {"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION},

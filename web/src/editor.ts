@@ -33,9 +33,6 @@ const look = EditorView.theme({
   ".heat-2": { backgroundColor: "var(--heat-2)" },
   ".heat-3": { backgroundColor: "var(--heat-3)" },
   ".heat-4": { backgroundColor: "var(--heat-4)" },
-  ".hole": { backgroundColor: "var(--hole)", borderRadius: "3px" },
-  ".hole-mark": { display: "inline-block", padding: "0 6px", borderRadius: "4px", fontSize: "0.8em",
-    backgroundColor: "var(--hole)", color: "var(--text)", fontFamily: "var(--sans)" },
 });
 
 const colours = HighlightStyle.define([
