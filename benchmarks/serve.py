@@ -41,7 +41,7 @@ SERVERS = ("ours", "llama", "vllm")
 MODELS = ("nano", "1.1b")
 _CONTEXT = 512  # tokens of a stream, at most
 _SLOTS = 128  # streams that a server may run at a time
-_UP_S = 600
+_UP_S = 1200
 _FORMATS = {"nano": "f32", "1.1b": "q8_0"}
 
 

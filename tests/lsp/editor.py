@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from lsprotocol import types
 from pytest_lsp import ClientServerConfig, LanguageClient
-
-from fakes import ByteTokenizer, Script
 
 INVOKED = types.InlineCompletionTriggerKind.Invoked
 AUTOMATIC = types.InlineCompletionTriggerKind.Automatic
@@ -159,31 +157,6 @@ async def editing(
         raise
     finally:
         await client.stop()
-
-
-def fills(
-    reply: Callable[[str, str], str | None], *, wait: Callable[[], None] = lambda: None
-) -> Script:
-    """A script that fills the hole between `prefix` and `suffix` with `reply(prefix, suffix)`."""
-    tokenizer = ByteTokenizer()
-
-    def script(tokens: tuple[int, ...]) -> int | None:
-        if tokenizer.middle_id not in tokens:
-            return None
-        wait()
-        pre, suf, mid = (
-            tokens.index(mark)
-            for mark in (tokenizer.prefix_id, tokenizer.suffix_id, tokenizer.middle_id)
-        )
-        prefix = tokenizer.decode(tokens[pre + 1 : suf])
-        said = reply(prefix, tokenizer.decode_bare(tokens[suf + 1 : mid]))
-        if said is None:
-            return None
-        ids = [*tokenizer.encode_bare(said), tokenizer.eot_id]
-        done = len(tokens) - mid - 1
-        return ids[done] if done < len(ids) else None
-
-    return script
 
 
 def run(work: Any, seconds: float = 60) -> Any:

@@ -21,7 +21,7 @@ import pytest
 pytest.importorskip("tree_sitter", reason="the extra `lsp` is not installed")
 pytest.importorskip("pytest_lsp", reason="pytest-lsp is not installed")
 
-from editor import fills
+from editor_fills import fills
 from harness import Running, nano, running, scripted, until
 from headless import NVIM, Nvim
 

@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("tree_sitter", reason="the extra `lsp` is not installed")
 pytest.importorskip("pytest_lsp", reason="pytest-lsp is not installed")
 
-from editor import COMMAND, fills
+from editor import COMMAND
+from editor_fills import fills
 from harness import Running, running, scripted, until
 from headless import NVIM, Nvim
 

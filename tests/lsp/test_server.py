@@ -21,11 +21,11 @@ from editor import (
     INVOKED,
     Editor,
     editing,
-    fills,
     inline_capabilities,
     limited,
     run,
 )
+from editor_fills import fills
 from harness import Running, running, scripted, until
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException

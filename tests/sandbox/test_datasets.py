@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import replace
 from typing import Any
@@ -98,20 +99,22 @@ def test_verdicts_are_the_same_when_the_machine_is_busy(patient: Sandbox) -> Non
     checks = [check_of(known[at], text) for at, text in samples(164, n_endless=0, seed=5)]
     limits = replace(PATIENT, cpu_s=2)
     found = []
-    for n_workers in (2, 2, 8):
+    for n_workers in (2, 2, 2, 2, 8):
         with Sandbox.open(limits=limits, n_workers=n_workers) as box:
             found.append([verdict.passed for verdict in box.check_many(checks)])
-    assert found[0] == found[1] == found[2]
+    assert all(verdicts == found[0] for verdicts in found)
 
 
 @pytest.mark.slow
 def test_ten_samples_of_each_in_three_minutes() -> None:
-    """On two processors that have nothing else to do; a third of what is allowed otherwise."""
+    """On two processors that have nothing else to do."""
+    if os.getloadavg()[0] > 1:
+        pytest.skip("the machine is busy with other things, which a time would measure too")
     known = problems()
     checks = [check_of(known[at], text) for at, text in samples(1640, n_endless=4)]
     started = time.monotonic()
     with Sandbox.open(limits=Limits(cpu_s=3, wall_s=12), n_workers=2) as box:
         n_passed = sum(verdict.passed for verdict in box.check_many(checks))
     seconds = time.monotonic() - started
-    print(f"{n_passed} of 1640 passed, {seconds:.0f} s")  # noqa: T201
     assert 400 < n_passed < 1200
+    assert seconds < 180

@@ -157,6 +157,16 @@ def test_threads_share_one(box: Sandbox) -> None:
     assert found == {i: f"{i}\n" for i in range(8)}
 
 
+def test_it_outlives_the_thread_that_opened_it(box: Sandbox) -> None:
+    opened: list[Sandbox] = []
+    thread = threading.Thread(target=lambda: opened.append(Sandbox.open(n_workers=1)))
+    thread.start()
+    thread.join()
+    time.sleep(0.1)
+    with opened[0] as found:
+        assert found.run("print(1)").stdout == "1\n"
+
+
 def test_closing_ends_what_runs() -> None:
     try:
         opened = Sandbox.open(limits=Limits(cpu_s=60, wall_s=60), n_workers=1)

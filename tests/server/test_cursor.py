@@ -86,6 +86,8 @@ def test_a_change_behind_the_cursor_takes_what_the_cache_has(wide: Running) -> N
     cost, told = computed(wide, "/v1/completions", body | {"suffix": "\n" + "x = 1\n" * 12})
     assert told == "psm"
     assert cost < 100
+    seeded = body | {"suffix": "\n" + "x = 1\n" * 12, "seed": 3}
+    assert computed(wide, "/v1/completions", seeded)[1] == "spm", "whatever the cache holds"
 
 
 def test_a_short_suffix_keeps_the_references_order(live: Running) -> None:
@@ -97,7 +99,8 @@ def test_a_short_suffix_keeps_the_references_order(live: Running) -> None:
 def test_who_asks_for_an_order_or_brings_a_seed_gets_the_same_always(live: Running) -> None:
     body = {"prompt": SMALL[0], "suffix": SMALL[1], "max_tokens": 2, "temperature": 0}
     assert order(live.post("/v1/completions", body)) == "spm"
-    assert order(live.post("/v1/completions", body | {"seed": 7})) == "psm"
+    assert order(live.post("/v1/completions", body | {"seed": 7})) == "spm"
+    assert order(live.post("/v1/completions", body | {"seed": 7, "suffix": ")\n"})) == "psm"
     for told in ("psm", "spm"):
         assert order(live.post("/v1/completions", body | {"order": told, "seed": 7})) == told
         stream = live.post("/v1/completions", body | {"order": told, "stream": True})

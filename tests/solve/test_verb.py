@@ -143,6 +143,7 @@ def test_tests_that_need_one_process(project: Path, says: Any) -> None:
         (("do it", "--at", "3"), "there is no file do it"),
         (("shapes.py", "--as", "x.py"), "--as names the file for a TASK"),
         (("do it", "--write"), "--write needs --tests"),
+        (("shapes.py", "--write"), "--write needs --tests"),
         (("do it", "--tests", "test_shapes.py", "--as", "x.txt"), "something.py"),
         (("shapes.py", "--n", "0"), "is not a whole number above 0"),
     ],

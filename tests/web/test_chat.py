@@ -76,6 +76,8 @@ def test_the_conversation_goes_on(page: Playground) -> None:
 def test_stop_and_escape_end_an_answer(visit: Callable[..., Playground]) -> None:
     page = visit(settings={"chatTokens": 1800, "temperature": 2, "topP": 1})
     for end in ("button", "key"):
+        page.go_to("Chat")
+        page.button("New chat").click()
         n = len(page.lost)
         ask(page)
         page.page.locator(".turn:last-child .answer .token").nth(5).wait_for()

@@ -47,10 +47,12 @@ def test_a_pause_comes_before_the_model_is_asked(visit: Callable[..., Playground
 def test_a_key_press_ends_the_request_before_it(visit: Callable[..., Playground]) -> None:
     page = visit(settings={"maxTokens": 900, "temperature": 1.5, "debounceMs": 0})
     page.set_text("def f(x):\n    ")
-    page.ghost.wait_for()
-    n = len(page.lost)
-    page.type("§")  # nothing that could have been suggested
-    page.until(lambda: len(page.lost) > n)
+    for _ in range(5):  # a reply may have been short
+        page.ghost.wait_for()
+        page.type("§")  # nothing that could have been suggested
+        page.page.wait_for_timeout(200)
+        if page.lost:
+            break
     assert page.lost[-1].endswith("/v1/completions")
     page.until(lambda: int(page.figure("cancelled")) >= 1)
 

@@ -2,6 +2,7 @@
 
 import type { Api, Event, Timings } from "./api";
 import { replyCall, type Ask, type Wish } from "./ask";
+import { Paced } from "./paced";
 import type { Values } from "./settings";
 import { choices, decode, spansOf, textOf, type Alternative, type Span, type Token } from "./tokens";
 
@@ -56,7 +57,7 @@ export function branch(reply: Reply, at: number, other: Alternative): Reply {
 }
 
 export interface Watcher {
-  /** The replies so far, after each step that brought something. */
+  /** The replies so far, as often as there is time to show them, and at their end. */
   replies(replies: readonly Reply[]): void;
   /** Tokens that have come since the last call, of all replies together. */
   tokens(n: number): void;
@@ -82,6 +83,7 @@ export async function generate(
 ): Promise<Reply[]> {
   const growing = Array.from({ length: wish.n }, () => new Growing(beginning));
   const found = (): Reply[] => growing.map((one) => one.reply);
+  const drawing = new Paced(() => watcher.replies(found()));
   try {
     for await (const event of api.stream(replyCall(model, ask, wish, values), signal)) {
       if (event.kind === "order") {
@@ -94,10 +96,12 @@ export async function generate(
       }
       growing[event.index]?.push(event);
       watcher.tokens(event.tokens.length);
-      watcher.replies(found());
+      drawing.ask();
     }
   } catch (error) {
     if (!signal.aborted) throw error;
+  } finally {
+    drawing.stop();
   }
   for (const one of growing) one.end("stopped");
   const replies = found();

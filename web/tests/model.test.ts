@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Api, eventsOf, Refused, Unreachable, type Event } from "../src/api";
 import { promptCall, replyCall, type Ask, type Wish } from "../src/ask";
 import { Latest } from "../src/latest";
+import { Paced } from "../src/paced";
 import { explain } from "../src/notice";
 import { branch, continueFrom, generate, Growing, type Reply } from "../src/reply";
 import { checked, DEFAULTS, FIELDS, NAMES, Settings } from "../src/settings";
@@ -108,6 +109,35 @@ describe("the latest work", () => {
     expect(latest.cancelled).toBe(1);
     latest.stop();
     expect(latest.isBusy).toBe(false);
+  });
+});
+
+describe("drawing", () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+
+  async function drawnInASecond(): Promise<number> {
+    let drawn = 0;
+    const paced = new Paced(() => void (drawn += 1));
+    for (let ms = 0; ms < 1000; ms++) {
+      paced.ask();
+      await vi.advanceTimersByTimeAsync(1);
+    }
+    paced.stop();
+    return drawn;
+  }
+
+  it("happens once a frame, however often it is asked for", async () => {
+    const drawn = await drawnInASecond();
+    expect(drawn).toBeGreaterThan(20);
+    expect(drawn).toBeLessThan(40);
+  });
+
+  it("leaves time where it is slow", async () => {
+    let now = 0;
+    vi.spyOn(performance, "now").mockImplementation(() => (now += 50));
+    expect(await drawnInASecond()).toBeLessThan(8);
+    vi.restoreAllMocks();
   });
 });
 

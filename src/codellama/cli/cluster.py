@@ -13,7 +13,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.usage = "codellama cluster up | status | down [options]"
     parser.description = (
         "Let machines work together, by Ray. `up` starts a cluster and says what other machines\n"
-        "run to join it. Ray trusts whoever reaches its ports: keep them in a network of your own."
+        "run to join it. Whoever has its token and reaches its ports can run programs there."
     )
     add = parser.add_argument
     add("what", choices=("up", "status", "down"), help="start or join, look, or leave")
@@ -36,6 +36,8 @@ def run(args: Namespace) -> int:
     if args.what == "up":
         said = nodes.up(join=args.join, host=args.host, port=args.port or nodes.PORT,
                         cpus=args.cpus, gpus=args.gpus)  # fmt: skip
+        if args.join is None and nodes.TOKEN.exists():
+            console.say(f"other machines need a copy of {nodes.TOKEN} before they join")
         console.write(said + "\n")
     elif args.what == "status":
         console.write(nodes.status())

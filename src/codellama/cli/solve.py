@@ -90,11 +90,16 @@ def run(args: Namespace) -> int:
             box=box,
             told=lambda state: console.say(_progress(state, args.n)),
         )
-    return _show(found, args, console, target, file)
+    return _show(found, args, console, target, file, hole)
 
 
 def _show(
-    found: Solved, args: Namespace, console: Console, target: Path, file: SourceFile | None
+    found: Solved,
+    args: Namespace,
+    console: Console,
+    target: Path,
+    file: SourceFile | None,
+    hole: Hole | None,
 ) -> int:
     from codellama.solve.search import diff
 
@@ -107,20 +112,20 @@ def _show(
     if found.source is None:
         console.warn(f"none passed: {counts}; the last one: {found.reason}")
         return 1
-    before = "" if file is None else file.text.replace("\r\n", "\n").removeprefix("\ufeff")
     if not args.json:
+        before = "" if hole is None else _as_it_stands(hole)
         console.write(diff(before, found.source, str(target)))
     if not found.verified:
         console.warn(f"{found.reason}; {counts}")
         return 0
     console.say(f"passed: {found.reason}; {counts}")
     if args.write:
-        if file is None:
+        if file is None or hole is None:
             with target.open("x") as made:
                 made.write(found.source)
         else:
-            crlf = "\r\n" in file.text
-            file.replace(found.source.replace("\n", "\r\n") if crlf else found.source)
+            end = len(found.source) - len(hole.model_suffix)
+            file.replace(hole.filled(found.source[len(hole.model_prefix) : end]))
         console.say(f"wrote {target}")
     return 0
 
@@ -128,6 +133,8 @@ def _show(
 def _check(args: Namespace) -> None:
     """Raises UsageError when the arguments do not name a file with a hole, or a task."""
     path = Path(args.what)
+    if args.write and not args.tests:
+        raise UsageError("--write needs --tests: an unverified answer is not written")
     if path.is_file():
         if args.name is not None:
             raise UsageError("--as names the file for a TASK; leave it out with FILE")
@@ -136,8 +143,11 @@ def _check(args: Namespace) -> None:
         raise UsageError(f"there is no file {args.what}")
     if not args.what.strip():
         raise UsageError("the task is empty")
-    if args.write and not args.tests:
-        raise UsageError("--write needs --tests: an unverified answer is not written")
+
+
+def _as_it_stands(hole: Hole) -> str:
+    """The file before; a mark for the hole is no part of what the answer is compared with."""
+    return hole.model_prefix + hole.model_suffix
 
 
 def _hole(file: SourceFile, args: Namespace) -> Hole:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from codellama.cluster.replicas import ray
 from codellama.errors import ConfigError, EngineFailed
 
 PORT = 6379
+TOKEN = Path.home() / ".ray" / "auth_token"
 
 
 def up(
@@ -27,6 +30,7 @@ def up(
     """
     words = ["start", "--disable-usage-stats"]
     if join is None:
+        _make_token()
         words += ["--head", f"--port={port}", "--include-dashboard=false"]
     else:
         name, mark, number = join.rpartition(":")
@@ -40,6 +44,17 @@ def up(
     if join is not None:
         return f"this machine is part of the cluster at {join}"
     return f"codellama cluster up --join {host or _own_address()}:{port}"
+
+
+def _make_token() -> None:
+    """Makes the secret that Ray asks everybody for, where there is none and nobody chose to have
+    none. Versions of Ray that know of no such thing are left as they are."""
+    if "RAY_AUTH_MODE" in os.environ or TOKEN.exists():
+        return
+    with contextlib.suppress(EngineFailed):
+        _ray(["get-auth-token", "--generate"])
+    if TOKEN.exists():
+        TOKEN.chmod(0o600)
 
 
 def status() -> str:

@@ -52,14 +52,26 @@ def ray() -> Any:
 
 
 def connect() -> Any:
-    """Joins the cluster of this machine, or starts Ray here alone where there is none."""
+    """Joins the cluster of this machine, or starts Ray here alone where there is none.
+
+    Raises:
+        EngineFailed: Ray does not start, or what `RAY_ADDRESS` names does not answer.
+        MissingExtra: it is not installed.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers of each use
     found = ray()
     if not found.is_initialized():
         try:
-            found.init(address="auto", log_to_driver=False, logging_level="error")
-        except ConnectionError:
-            found.init(log_to_driver=False, logging_level="error", include_dashboard=False)
+            try:
+                found.init(address="auto", log_to_driver=False, logging_level="error")
+            except ConnectionError:
+                found.init(log_to_driver=False, logging_level="error", include_dashboard=False)
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise EngineFailed(
+                f"Ray does not start: {lines[0][:300]}",
+                hint="look at it with: codellama cluster status",
+            ) from error
     return found
 
 

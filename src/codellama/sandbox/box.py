@@ -83,13 +83,15 @@ class Sandbox:
         programs: Sequence[str | Path] = (),
     ) -> Self:
         """`open` with a choice of levels and of layers to leave out, for tests of the sandbox."""
+        missing = list(_missing_everywhere())
+        if missing:
+            raise SandboxUnavailable(tuple(missing))
         workers = len(os.sched_getaffinity(0)) if n_workers is None else n_workers
         if workers < 1:
             raise ConfigError(f"n_workers is {workers}; it has to be at least 1")
         folders = [str(Path(one).resolve(strict=True)) for one in packages]
         tools = [str(Path(one).absolute()) for one in programs]
-        missing = list(_missing_everywhere())
-        for level in levels if not missing else ():
+        for level in levels:
             if level == "reduced" and landlock.version() < _REDUCED_NEEDS_LANDLOCK:
                 missing.append(
                     f"without namespaces: Landlock {landlock.version()} of "

@@ -120,7 +120,7 @@ def _show(error: BaseException) -> None:
     except MemoryError:
         note("memory")
     except BaseException:
-        sys.__stderr__ and sys.__stderr__.write("the error could not be shown\n")
+        os.write(2, b"the error could not be shown\n")
 
 
 def _leave(code: int) -> NoReturn:

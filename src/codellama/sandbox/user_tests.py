@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib.abc
 import importlib.machinery
 import os
@@ -66,6 +67,15 @@ def _stand_in(candidate: Candidate, name: str) -> types.ModuleType:
                 setattr(module, key, importlib.import_module(key))
         elif not key.startswith("__"):
             setattr(module, key, candidate.named(key, kind))
+    # `from module import *` must not replace what tests have from Python itself.
+    module.__dict__["__all__"] = sorted(
+        key
+        for key in vars(module)
+        if not key.startswith("_")
+        and key not in sys.stdlib_module_names
+        and key != "pytest"
+        and not hasattr(builtins, key)
+    )
     return module
 
 

@@ -5,7 +5,7 @@ forks for each run:
 
     zygote ── supervisor ── init ── program
               new namespaces; clock, output     first process of its pid namespace;
-              and the end of everything         scratch directory, CPU time, orphans
+              and the end of everything         scratch directory, CPU time
 
 Only the last one runs foreign code, after it has closed all descriptors and lowered itself for
 good. Forking spares each run the start of an interpreter.
@@ -71,12 +71,12 @@ class Launcher:
         self.programs: list[str] = setup["programs"]
         self.paths: list[str] = namespaces.interpreter_paths() + setup["packages"] + self.programs
         self.proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        kernel.die_with_parent()
+        # Its own end comes when `control` is closed. To ask the kernel for it would end it with the
+        # thread that opened the sandbox, not with the process.
         if self.is_full and "namespaces" not in self.off:
             namespaces.enter_root(self.paths, self.proc)
         elif os.getuid() == 0:
             namespaces.drop_user()
-        kernel.die_with_parent()  # a change of user cleared it
 
     def supervise(self, channel: int, link: int | None) -> NoReturn:
         """Runs one job to its end and reports; then this process is over."""
@@ -161,7 +161,7 @@ class Launcher:
         os._exit(0)
 
     def _wait(self, program: int, cpu_s: float) -> tuple[int, bool]:
-        """Waits for the program, ends it at its CPU time, and takes in orphans meanwhile.
+        """Waits for the program, and ends it when its CPU time is over.
 
         Returns its exit code, negative for a signal, and whether its time was over.
         """

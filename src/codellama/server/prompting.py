@@ -17,6 +17,7 @@ from codellama.server.served import Served
 from codellama.server.settings import Settings
 from codellama.server.web import Call
 from codellama.text.infill_text import InfillText, find_infill
+from codellama.text.tokenizer import Tokenizer
 from codellama.text.trim import room_for_prompt, trim
 
 log = logging.getLogger("codellama.server")
@@ -26,11 +27,17 @@ CHARS_PER_TOKEN = 8  # a prompt with more characters for each token of context i
 
 @dataclass(frozen=True, kw_only=True)
 class Telling:
-    """How a hole is told: in which order (None: what the cache makes cheaper), and whether nothing
-    but the texts says what the reply begins with."""
+    """How a hole is told: in which order (None: what costs fewer tokens), whether what the cache
+    holds has a say in that, and whether nothing but the texts says what the reply begins with."""
 
     order: Order | None = None
+    by_cache: bool = True
     is_free: bool = True
+
+    def hole(self, tokenizer: Tokenizer, prefix: str, suffix: str) -> Hole:
+        """The prompt for what belongs between two texts."""
+        found = hole(tokenizer, prefix, suffix, self.order, is_free=self.is_free)
+        return found if self.by_cache else found.settled(lambda ids: 0)
 
 
 _AS_IT_COSTS = Telling()
@@ -127,12 +134,12 @@ def telling(
 ) -> Telling:
     """How a request's hole is told: as it says, else as the server's settings say.
 
-    A reply with a seed is to come again the same, so it does not depend on what the cache holds.
+    A reply with a seed is to come again the same, so it is told as if the cache held nothing.
     """
     asked = order or call.state.settings.infill_order
     is_free = wanted is None or wanted.type == "text"
     if asked == "auto":
-        return Telling(order=None if seed is None else "psm", is_free=is_free)
+        return Telling(by_cache=seed is None, is_free=is_free)
     return Telling(order="spm" if asked == "spm" else "psm", is_free=is_free)
 
 
@@ -175,9 +182,7 @@ async def infill(
     n_chars = len(prefix) + len(suffix)
     check_length(served, n_chars)
     tokenizer = served.model.tokenizer
-    return await call.state.off_loop(
-        n_chars, lambda: hole(tokenizer, prefix, suffix, told.order, is_free=told.is_free)
-    )
+    return await call.state.off_loop(n_chars, lambda: told.hole(tokenizer, prefix, suffix))
 
 
 async def trimmed_infill(
@@ -198,8 +203,7 @@ async def trimmed_infill(
     def work() -> tuple[Hole, bool]:
         fit = trim(near, tokenizer, room, allow_control=False, may_drop=True, coarse_from=first)
         was_cut = fit.n_dropped > 0 or len(prefix) > most or len(suffix) > most
-        made = hole(tokenizer, fit.prefix, fit.suffix, told.order, is_free=told.is_free)
-        return made, was_cut
+        return told.hole(tokenizer, fit.prefix, fit.suffix), was_cut
 
     return await call.state.off_loop(sum(map(len, near)), work)
 

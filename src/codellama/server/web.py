@@ -41,6 +41,7 @@ class State:
     version: str
     workers: ThreadPoolExecutor
     is_draining: bool = False
+    n_solving: int = 0  # requests that run candidates
     answers: dict[tuple[str, int], int] = field(default_factory=dict)
     seen_unknown: set[str] = field(default_factory=set)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from codellama.errors import ConfigError
 from codellama.train.arithmetic import STATE_BYTES_PER_PARAM, Device, flop_per_token
 from codellama.train.batch import model_config
-from codellama.train.recipe import Recipe
+from codellama.train.recipe import KINDS, Recipe
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,28 @@ def table(recipe: Recipe, device: Device) -> str:
         f"{state_bytes(recipe) / 2**30:,.1f} GiB of state"
     )
     return "\n".join(lines)
+
+
+def epochs(recipe: Recipe, report: Path) -> list[str]:
+    """How often every stage would read the sources of a corpus, from its report; one line each.
+
+    Table 1 of arXiv 2308.12950 gives a mixture like that: shares, and the epochs they come to.
+
+    Raises:
+        ConfigError: the report is not one of a built corpus.
+    """
+    try:
+        counted = json.loads(report.read_text(encoding="utf-8"))["tokens"]
+        tokens = {kind: counted.get(f"train-{kind}", {}).get("tokens", 0) for kind in KINDS}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{report} is not the report of a corpus: {error!r}") from error
+    lines = []
+    for stage in recipe.stages:
+        read = [f"{kind} {stage.max_tokens * share / tokens[kind]:.2f} times"
+                for kind, share in stage.mix.items() if tokens.get(kind)]  # fmt: skip
+        if read:
+            lines.append(f"{stage.name:8} reads {', '.join(read)}")
+    return lines
 
 
 def _sum(plans: list[StagePlan]) -> StagePlan:

@@ -13,16 +13,19 @@ from pydantic import Field
 from codellama.engine.params import SamplingParams
 from codellama.engine.prompts import Prompt
 from codellama.engine.sampler import seed_of
-from codellama.engine.solving import agreed, form_of
+from codellama.engine.solving import agreed, by_assertions, form_of
 from codellama.sandbox import Sandbox
 from codellama.server import prompting
 from codellama.server.answers import whole
+from codellama.server.refusals import Refusal
 from codellama.server.schema import Drawing, Message
 from codellama.server.served import Served
 from codellama.server.web import Call, Endpoint
 from codellama.solve import Form, Search, Solved
 from codellama.solve.search import judged
 
+_MASK = (1 << 64) - 1
+_MOST_AT_ONCE = 2
 _BATCH = 8  # replies in one request to the engine, as for other routes
 
 
@@ -48,15 +51,26 @@ async def solve(call: Call, body: SolveRequest) -> None:
     form = form_of(body.task, body.prefix, body.suffix)
     prompt = await _prompt(call, served, body)
     prompting.check_fits(served, [prompt], body.max_tokens)
-    loop = asyncio.get_running_loop()
-    # A sandbox for each request: it ends with the request, and everything in it.
-    with ThreadPoolExecutor(1, thread_name_prefix="solve") as thread:
-        box = await loop.run_in_executor(thread, lambda: Sandbox.open(n_workers=2))
-        try:
-            found = await call.unless_gone(_search(call, served, body, form, prompt, box))
-        finally:
-            await asyncio.shield(loop.run_in_executor(thread, box.close))
+    if call.state.n_solving >= _MOST_AT_ONCE:
+        raise Refusal(429, "other searches are running", code="overloaded", retry_after=10)
+    call.state.n_solving += 1
+    try:
+        found = await _solve(call, served, body, form, prompt)
+    finally:
+        call.state.n_solving -= 1
     await call.json({"object": "solution", "model": served.name, **dataclasses.asdict(found)})
+
+
+async def _solve(
+    call: Call, served: Served, body: SolveRequest, form: Form, prompt: Prompt
+) -> Solved:
+    """Searches in a sandbox that ends with the request, and all that runs in it."""
+    loop = asyncio.get_running_loop()
+    box = await loop.run_in_executor(None, lambda: Sandbox.open(n_workers=2))
+    try:
+        return await call.unless_gone(_search(call, served, body, form, prompt, box))
+    finally:
+        await asyncio.shield(loop.run_in_executor(None, box.close))
 
 
 async def _search(
@@ -67,36 +81,32 @@ async def _search(
     base = body.seed if body.seed is not None else int.from_bytes(os.urandom(8), "little")
     params = prompting.params(call.state.settings, body, max_tokens=body.max_tokens)
     reason = "no candidate is Python"
-    with ThreadPoolExecutor(box.n_workers, thread_name_prefix="solve") as threads:
 
-        def first_that_passes(sources: list[str]) -> tuple[str | None, str]:
-            last = reason
-            for source, verdict in judged(
-                threads, lambda one: box.check(one, body.tests or "", body.entry_point), sources
-            ):
+    def first_that_passes(sources: list[str]) -> tuple[str | None, str]:
+        last = reason
+        judge = by_assertions(box, body.tests or "", body.entry_point)
+        with ThreadPoolExecutor(box.n_workers, thread_name_prefix="solve") as threads:
+            for source, verdict in judged(threads, judge, sources):
                 state.n_tried += 1
                 last = verdict.reason
                 if verdict.passed:
                     return source, last
-            return None, last
+        return None, last
 
-        while (wanted := state.wanted()) is not None:
-            drawn = dataclasses.replace(
-                params, temperature=wanted.temperature, seed=seed_of(base & _MASK, wanted.first)
-            )
-            new = state.take(await _draw(call, served, prompt, drawn, wanted.n))
-            if body.tests is None:
-                state.n_tried += len(new)
-                continue
-            source, reason = await loop.run_in_executor(None, first_that_passes, new)
-            if source is not None:
-                return state.solved(source, reason, verified=True)
+    while (wanted := state.wanted()) is not None:
+        drawn = dataclasses.replace(
+            params, temperature=wanted.temperature, seed=seed_of(base & _MASK, wanted.first)
+        )
+        new = state.take(await _draw(call, served, prompt, drawn, wanted.n))
+        if body.tests is None:
+            state.n_tried += len(new)
+            continue
+        source, reason = await loop.run_in_executor(None, first_that_passes, new)
+        if source is not None:
+            return state.solved(source, reason, verified=True)
     if body.tests is not None:
         return state.solved(None, reason, verified=False)
     return await loop.run_in_executor(None, agreed, state, box, body.entry_point)
-
-
-_MASK = (1 << 64) - 1
 
 
 async def _draw(
@@ -115,8 +125,11 @@ async def _prompt(call: Call, served: Served, body: SolveRequest) -> Prompt:
     prefix = body.prefix or ""
     if body.suffix is None:
         return await prompting.text_prompt(call, served, prefix)
-    prompt, _ = await prompting.trimmed_infill(call, served, prefix, body.suffix, body.max_tokens)
-    return prompt
+    told = prompting.Telling(order="psm")  # each of many replies is to the same prompt
+    hole, _ = await prompting.trimmed_infill(
+        call, served, prefix, body.suffix, body.max_tokens, told
+    )
+    return hole
 
 
 ENDPOINTS: list[Endpoint[Any]] = [
