@@ -119,8 +119,9 @@ def judge(
     tools: Tools,
     progress: Progress | None = None,
 ) -> list[Judged]:
-    """The samples with their verdicts, in their order. A reply that is an error fails unrun, and its
-    numbers are those of an empty one.
+    """The samples with their verdicts, in their order.
+
+    A reply that is an error fails unrun, and its numbers are those of an empty one.
 
     Raises:
         SandboxError: a program could not be isolated.
