@@ -170,3 +170,11 @@ def test_a_flat_curve_is_drawn() -> None:
     drawn = svg({"title": "t", "x_label": "x", "y_label": "y", "lines": {"a": [[1, 0.0]]}})
     assert "nan" not in drawn
     assert "circle" in drawn
+
+
+def test_a_report_does_not_say_where_files_lay(tmp_path: Path) -> None:
+    path = tmp_path / "private" / "HumanEval.jsonl"
+    path.parent.mkdir()
+    path.write_text(json.dumps(ROWS[0]))
+    assert find(HUMANEVAL, path).origin == "HumanEval.jsonl"
+    assert find(HUMANEVAL, path.parent).origin == "HumanEval.jsonl"

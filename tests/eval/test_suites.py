@@ -208,6 +208,15 @@ def test_lines_end_at_a_line() -> None:
         suite("lines", Options(language="cobol"))
 
 
+def test_a_reply_that_never_came_counts_as_wrong() -> None:
+    chosen = suite("lines", Options())
+    problem = first(chosen, {"context": "x = 1\n", "gt": "y = 2"})
+    with Tools() as tools:
+        [one] = judge(chosen, [(problem, 0, Reply(error="too long"))], tools)
+    assert one.measures["exact_match"] == 0
+    assert one.passed is False
+
+
 def test_perplexity_by_position() -> None:
     chosen = suite("perplexity", Options())
     problem = first(chosen, {"text": "x" * 60_000})

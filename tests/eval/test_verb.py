@@ -56,7 +56,7 @@ def test_a_model_from_samples_to_report(hf_folder: Path, tmp_path: Path) -> None
     assert result["sandbox"] in ("full", "reduced")
     assert result["settings"]["temperature"] == 0.8  # several samples, and none was named
     assert result["samples"] == 6
-    assert "<h2>HumanEval</h2>" in (out / "report.html").read_text()
+    assert "<h2>HumanEval, temperature 0.8, 2 samples</h2>" in (out / "report.html").read_text()
     before = (out / "humaneval.n2-t0.8.samples.jsonl").read_bytes()
     again = run("eval", "humaneval", *flags)
     assert again.code == 0

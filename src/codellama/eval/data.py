@@ -47,7 +47,9 @@ def find(suite: Suite, given: Path | None) -> Data:
         ConfigError: there is no such file, and the hub does not have it or cannot be reached.
     """
     if given is not None:
-        return _data(_local(suite, given), str(given))
+        paths = _local(suite, given)
+        # The name, since a report goes to others, and where the file lay is nobody's business.
+        return _data(paths, paths[0].name if len(paths) == 1 else given.resolve().name)
     if not suite.files:
         library = Path(sysconfig.get_path("stdlib"))
         return _data(tuple(sorted(library.glob("*.py"))), "the standard library's files")

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -118,13 +119,19 @@ def judge(
     tools: Tools,
     progress: Progress | None = None,
 ) -> list[Judged]:
-    """The samples with their verdicts, in their order. A reply that is an error fails unrun.
+    """The samples with their verdicts, in their order.
+
+    A reply that is an error fails unrun, and its numbers are those of an empty one.
 
     Raises:
         SandboxError: a program could not be isolated.
         ConfigError: a suite needs a scorer and none was named, or the scorer failed.
     """
-    works = [None if reply.error else suite.work(problem, reply) for problem, _, reply in samples]
+    texts: dict[str, str] = {}  # tests are long, and the same for all samples of a problem
+    works = [
+        None if reply.error else _shared(suite.work(problem, reply), texts)
+        for problem, _, reply in samples
+    ]
     distinct = list(dict.fromkeys(_key(work) for work in works if _is_run(work)))
     by_key = {_key(work): work for work in works if _is_run(work)}
     verdicts: dict[Any, tuple[bool, str]] = {}
@@ -140,6 +147,8 @@ def judge(
         reason = ""
         if work is None:
             passed, reason = False, f"no reply: {reply.error}"
+            nothing = suite.work(problem, Reply())
+            measures = nothing.measures if isinstance(nothing, (Measured, Check)) else {}
         elif isinstance(work, Measured):
             measures = work.measures
         elif isinstance(work, ToScore):
@@ -152,6 +161,12 @@ def judge(
                    measures=measures)
         )  # fmt: skip
     return found
+
+
+def _shared(work: Work, texts: dict[str, str]) -> Work:
+    if isinstance(work, Check):
+        return replace(work, tests=texts.setdefault(work.tests, work.tests))
+    return work
 
 
 def _is_run(work: Work | None) -> bool:

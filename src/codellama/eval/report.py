@@ -79,7 +79,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
             value = theirs.get(figure["key"])
             said = "" if value is None else f"{value:g} ({name})"
             rows.append(
-                (result["title"], figure["label"], shown(figure), str(figure["n"]), said)
+                (_title(result), figure["label"], shown(figure), str(figure["n"]), said)
             )  # fmt: skip
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     return "".join(
@@ -117,7 +117,7 @@ def _overview(results: Sequence[Mapping[str, Any]]) -> str:
             value = theirs.get(figure["key"])
             beside = "" if value is None else f"{value:g} <small>{escape(name)}</small>"
             rows.append(
-                f"<tr><td>{escape(result['title'])}</td><td>{escape(figure['label'])}</td>"
+                f"<tr><td>{escape(_title(result))}</td><td>{escape(figure['label'])}</td>"
                 f"<td class=n>{escape(shown(figure))}</td><td class=n>{figure['n']}</td>"
                 f"<td class=n>{beside}</td></tr>"
             )
@@ -130,7 +130,7 @@ def _overview(results: Sequence[Mapping[str, Any]]) -> str:
 def _section(result: Mapping[str, Any]) -> str:
     curves = "".join(f"<h3>{escape(c['title'])}</h3>{svg(c)}" for c in result["curves"])
     return (
-        f"<h2>{escape(result['title'])}</h2>{_comparison(result)}{curves}"
+        f"<h2>{escape(_title(result))}</h2>{_comparison(result)}{curves}"
         f"{_facts(result)}{_failures(result.get('failures', []))}"
     )
 
@@ -154,14 +154,12 @@ def _comparison(result: Mapping[str, Any]) -> str:
 
 def _facts(result: Mapping[str, Any]) -> str:
     model, data, settings = result["model"], result["data"], result["settings"]
-    drawn = "greedy" if not settings["temperature"] else (
-        f"temperature {settings['temperature']:g}, top-p {settings['top_p']:g}")  # fmt: skip
     facts = {
         "model": f"{model['name']}, sha256 {model.get('sha256') or 'unknown'}",
         "data": f"{data['origin']}, sha256 {data['sha256']}",
         "problems": f"{result['problems']}" + _part(settings),
-        "samples": f"{result['samples']} ({settings['n']} to each problem), {drawn}, seed "
-        f"{settings['seed']}, {result['tokens']} tokens",
+        "samples": f"{result['samples']} ({settings['n']} to each problem), {_drawn(result)}, "
+        f"top-p {settings['top_p']:g}, seed {settings['seed']}, {result['tokens']} tokens",
         "unfinished": f"{result['cut_at_limit']} cut at the limit of tokens, "
         f"{result['no_reply']} without a reply",
         "sandbox": result["sandbox"] or "no program was run",
@@ -171,6 +169,19 @@ def _facts(result: Mapping[str, Any]) -> str:
     }
     rows = "".join(f"<tr><th>{k}</th><td>{escape(v)}</td></tr>" for k, v in facts.items())
     return f"<details><summary>How it was measured</summary><table>{rows}</table></details>"
+
+
+def _title(result: Mapping[str, Any]) -> str:
+    """The suite and how replies were drawn, which tells apart its runs."""
+    n = result["settings"]["n"]
+    return f"{result['title']}, {_drawn(result)}" + (f", {n} samples" if n > 1 else "")
+
+
+def _drawn(result: Mapping[str, Any]) -> str:
+    if "samples_sha256" in result["model"]:
+        return "stored"
+    temperature = result["settings"]["temperature"]
+    return f"temperature {temperature:g}" if temperature else "greedy"
 
 
 def _part(settings: Mapping[str, Any]) -> str:
