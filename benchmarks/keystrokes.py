@@ -1,145 +1,170 @@
-"""From a key to the ghost text: a real client types into a real file, key by key.
+"""What a key press costs in each order of an infilling prompt, and what the orders are worth.
 
-Lines of a file of the standard library are taken out and typed again, each key as a change of the
-document and a request for an inline completion. Timed is from before the change is sent to the
-answer. Answers with text and without are told apart, and those from memory from those of the model.
+Starts `codellama serve` with nano and types 500 characters, one request each, into the middle of
+500 lines of the standard library: plainly, and in an editor that closes brackets by itself. Then
+asks for the rest of lines of other files, from greedy replies: how many are the file's own.
 
-    python benchmarks/keystrokes.py [--keys 400] [--seed 1] [--model nano] [--pause-ms 60]
+    python benchmarks/keystrokes.py [--characters 500] [--lines 240] [--orders auto psm spm]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
+import re
+import signal
 import statistics
+import subprocess
 import sys
+import sysconfig
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from lsprotocol import types
-from pygls.lsp.client import LanguageClient
-from suggestions import standard_library
+from load import request
 
-URI = "file:///typed/main.py"
-
-
-class Typist:
-    """A document, and a client that changes it and asks for suggestions."""
-
-    def __init__(self, client: LanguageClient, text: str) -> None:
-        self._client = client
-        self._text = text
-        self._version = 1
-        client.text_document_did_open(
-            types.DidOpenTextDocumentParams(
-                types.TextDocumentItem(uri=URI, language_id="python", version=1, text=text)
-            )
-        )
-
-    def _position(self, at: int) -> types.Position:
-        before = self._text[:at]
-        return types.Position(before.count("\n"), at - before.rfind("\n") - 1)
-
-    async def key(self, at: int, char: str) -> tuple[float, bool]:
-        """Types one character; returns milliseconds to the answer, and whether it has a text."""
-        start = time.perf_counter()
-        self._version += 1
-        here = self._position(at)
-        self._client.text_document_did_change(
-            types.DidChangeTextDocumentParams(
-                text_document=types.VersionedTextDocumentIdentifier(uri=URI, version=self._version),
-                content_changes=[
-                    types.TextDocumentContentChangePartial(range=types.Range(here, here), text=char)
-                ],
-            )
-        )
-        self._text = self._text[:at] + char + self._text[at:]
-        found = await self._client.text_document_inline_completion_async(
-            types.InlineCompletionParams(
-                context=types.InlineCompletionContext(types.InlineCompletionTriggerKind.Automatic),
-                text_document=types.TextDocumentIdentifier(URI),
-                position=self._position(at + 1),
-            )
-        )
-        return 1000 * (time.perf_counter() - start), bool(found)
+LIBRARY = Path(sysconfig.get_path("stdlib"))
+ORDERS = ("auto", "psm", "spm")
+_CLOSING = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
 
 
-async def status(client: LanguageClient) -> dict[str, int]:
-    found = await client.workspace_execute_command_async(
-        types.ExecuteCommandParams(command="codellama.status")
-    )
-    return found if isinstance(found, dict) else vars(found)
+@contextlib.contextmanager
+def server() -> Iterator[int]:
+    """The port of a server over nano, until the block ends."""
+    command = [sys.executable, "-m", "codellama", "serve", "--port", "0", "--log-level", "error"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            found = re.search(r":(\d+)$", line)
+            if found is not None:
+                break
+        else:
+            raise SystemExit("the server did not start")
+        yield int(found[1])
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
 
 
-def holes(chance: random.Random, n_keys: int) -> list[tuple[str, str, str]]:
-    """What stands before and after some lines of a file, and the lines to be typed."""
-    files = [path for path in standard_library() if 15_000 < path.stat().st_size < 40_000]
-    found, left = [], n_keys
-    while left > 0:
-        text = chance.choice(files).read_text("utf-8", "replace")
-        lines = text.split("\n")
-        at = chance.randrange(20, len(lines) - 20)
-        typed = "\n".join(lines[at : at + 3])[: min(left, 120)]
-        if typed.strip():
-            found.append(("\n".join(lines[:at]) + "\n", "\n" + "\n".join(lines[at + 3 :]), typed))
-            left -= len(typed)
-    return found
+def ask(port: int, path: str, body: dict[str, Any]) -> Any:
+    status, content = asyncio.run(request(port, "POST", path, body))
+    if status != 200:
+        raise SystemExit(f"{path}: {status} {content[:200]!r}")
+    return json.loads(content)
 
 
-async def main(args: argparse.Namespace) -> None:
-    client = LanguageClient("keystrokes", "1")
-    command = [sys.executable, "-m", "codellama", "lsp", "--model", args.model]
-    if args.url:
-        command += ["--url", args.url]
-    await client.start_io(*command)
-    await client.initialize_async(
-        types.InitializeParams(
-            capabilities=types.ClientCapabilities(
-                text_document=types.TextDocumentClientCapabilities(
-                    inline_completion=types.InlineCompletionClientCapabilities()
-                )
-            )
-        )
-    )
-    client.initialized(types.InitializedParams())
-    while not (await status(client))["url"]:
-        await asyncio.sleep(0.1)
-    kinds: dict[str, list[float]] = {"model": [], "memory": [], "nothing": []}
-    chance = random.Random(args.seed)
-    for prefix, suffix, typed in holes(chance, args.keys):
-        typist = Typist(client, prefix + suffix)
-        at = len(prefix)
-        for char in typed:
-            asked = (await status(client))["asked"]
-            ms, has_text = await typist.key(at, char)
-            at += 1
-            was_asked = (await status(client))["asked"] > asked
-            kind = "nothing" if not has_text else "model" if was_asked else "memory"
-            kinds[kind].append(ms)
-            await asyncio.sleep(args.pause_ms / 1000)
-        client.text_document_did_close(
-            types.DidCloseTextDocumentParams(types.TextDocumentIdentifier(URI))
-        )
-    await client.shutdown_async(None)
-    client.exit(None)
-    await client.stop()
-    for kind, times in {**kinds, "ghost text": kinds["model"] + kinds["memory"]}.items():
-        if len(times) > 1:
-            p95 = statistics.quantiles(times, n=20)[-1]
-            print(f"{kind:<10} {len(times):5} keys   median {statistics.median(times):6.1f} ms"
-                  f"   p95 {p95:6.1f} ms   most {max(times):6.1f} ms")  # fmt: skip
-    if args.json:
-        args.json.write_text(json.dumps(kinds))
+def plainly(text: str) -> Iterator[tuple[str, str]]:
+    """What stands before and after the cursor at each key press."""
+    for n in range(1, len(text) + 1):
+        yield text[:n], ""
+
+
+def with_brackets(text: str) -> Iterator[tuple[str, str]]:
+    """The same where an opening bracket or quote brings its closing one, typed over later."""
+    closing = ""
+    for n, char in enumerate(text, 1):
+        if closing.startswith(char):
+            closing = closing[1:]
+        elif char in _CLOSING:
+            closing = _CLOSING[char] + closing
+        elif char == "\n":
+            closing = ""
+        yield text[:n], closing
+
+
+def typing(port: int, n_chars: int, order: str, keys: Any) -> tuple[float, float]:
+    """Mean tokens computed of a prompt at a key press, and the median of its milliseconds."""
+    lines = (LIBRARY / "argparse.py").read_text().splitlines(True)[600:1100]
+    before, after = "".join(lines[:250]), "".join(lines[250:])
+    typed = (LIBRARY / "shutil.py").read_text()[20000 : 20000 + n_chars]
+    computed, took = [], []
+    for left, right in keys(typed):
+        began = time.perf_counter()
+        answer = ask(port, "/infill", {
+            "input_prefix": before + left, "input_suffix": right + after, "n_predict": 8,
+            "temperature": 0, "order": order,
+        })  # fmt: skip
+        took.append(1000 * (time.perf_counter() - began))
+        computed.append(answer["timings"]["prompt_n"])
+    return statistics.fmean(computed), statistics.median(took)
+
+
+def cuts(n: int, seed: int = 5) -> Iterator[tuple[str, str, str, str]]:
+    """Places in lines of the standard library: kind, text before, rest of the line, text after."""
+    chance = random.Random(seed)
+    files = [f for f in sorted(LIBRARY.glob("*.py")) if 3000 < f.stat().st_size < 60_000]
+    kinds = ("inside a word", "after a word", "after the indentation")
+    found = 0
+    while found < n:
+        lines = chance.choice(files).read_text(errors="ignore").split("\n")
+        at = chance.randrange(10, len(lines) - 3)
+        line, kind = lines[at], kinds[found % 3]
+        indent = len(line) - len(line.lstrip())
+        if not 8 <= len(line.strip()) <= 70 or line.lstrip().startswith("#"):
+            continue
+        if kind == kinds[2]:
+            places = [indent]
+        else:
+            pattern = r"\w(?=\w)" if kind == kinds[0] else r"\w(?!\w)"
+            places = [m.end() for m in re.finditer(pattern, line) if indent < m.end() < len(line)]
+        if not places:
+            continue
+        cut = chance.choice(places)
+        before = "\n".join([*lines[:at], line[:cut]])[-1500:]
+        yield kind, before, line[cut:], "\n" + "\n".join(lines[at + 1 :])[:600]
+        found += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--characters", type=int, default=500)
+    parser.add_argument("--lines", type=int, default=240)
+    parser.add_argument("--orders", nargs="+", default=list(ORDERS), choices=ORDERS)
+    args = parser.parse_args()
+    if args.characters:
+        report_typing(args.characters, args.orders)
+    if args.lines:
+        report_lines(list(cuts(args.lines)), [order for order in args.orders if order != "auto"])
+
+
+def report_typing(n_chars: int, orders: list[str]) -> None:
+    """Each row and column with a server of its own, whose cache holds nothing yet."""
+    lines = (LIBRARY / "argparse.py").read_text().splitlines(True)[600:1100]
+    halves = "".join(lines[:250]), "".join(lines[250:])
+    with server() as port:
+        n_file = sum(len(ask(port, "/tokenize", {"content": half})["tokens"]) for half in halves)
+    print(f"the file has {n_file} tokens\n")
+    print("| order | tokens computed at a key press | the same, with brackets that close "
+          "themselves | ms, median |\n| --- | ---: | ---: | ---: |", flush=True)  # fmt: skip
+    for order in orders:
+        with server() as port:
+            plain, ms = typing(port, n_chars, order, plainly)
+        with server() as port:
+            brackets, _ = typing(port, n_chars, order, with_brackets)
+        print(f"| {order} | {plain:.0f} ({plain / n_file:.1%}) | {brackets:.0f} "
+              f"({brackets / n_file:.1%}) | {ms:.0f} |", flush=True)  # fmt: skip
+
+
+def report_lines(places: list[tuple[str, str, str, str]], orders: list[str]) -> None:
+    print("\n| order | " + " | ".join(dict.fromkeys(kind for kind, *_ in places)) + " |")
+    print("| --- | ---: | ---: | ---: |", flush=True)
+    with server() as port:
+        for order in orders:
+            right: dict[str, list[bool]] = {}
+            for kind, before, rest, after in places:
+                answer = ask(port, "/v1/completions", {
+                    "prompt": before, "suffix": after, "max_tokens": 24, "temperature": 0,
+                    "stop": "\n", "order": order,
+                })  # fmt: skip
+                right.setdefault(kind, []).append(answer["choices"][0]["text"] == rest)
+            cells = [f"{sum(each)} of {len(each)}" for each in right.values()]
+            print(f"| {order} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--keys", type=int, default=400)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--model", default="nano")
-    parser.add_argument("--url", help="a running server (default: one is started)")
-    parser.add_argument("--pause-ms", type=float, default=60)
-    parser.add_argument("--json", type=Path)
-    asyncio.run(main(parser.parse_args()))
+    main()

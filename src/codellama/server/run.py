@@ -142,13 +142,22 @@ def load(settings: Settings) -> list[Served]:
             draft_model=settings.draft_model,
             adapter=adapter,
         )
+        if model.tokenizer.has_infill:
+            _ = model.tokenizer.beginnings  # made now, which no request should wait for
         shown = None if adapter is None else str(adapter)
         found.append(Served.over(name, path, model, settings.limits, adapter=shown))
     return found
 
 
-def serve(settings: Settings, keys: Sequence[str], version: str, say: Say) -> None:
-    """Serves until a signal ends it.
+def serve(
+    settings: Settings,
+    keys: Sequence[str],
+    version: str,
+    say: Say,
+    *,
+    load: Callable[[Settings], list[Served]] = load,
+) -> None:
+    """Serves what `load` loads, in a thread of its own, until a signal ends it.
 
     Raises:
         CodeLlamaError: a model cannot be loaded.
