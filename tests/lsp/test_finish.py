@@ -137,6 +137,41 @@ def test_long_python_files_are_judged_by_the_statements_that_change() -> None:
         assert here.syntax.accepts(made) == fits == python_parses(made.text)
 
 
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("def g(a):¦\n    return a\n", "e(a)"),  # the body lost its statement
+        ("def g(a):\n¦    return a\n", "x = 1\n"),  # the statement lost its body
+        ("if a:\n    b\n¦else:\n    c\n", "x = 1\n"),
+        ("x = 1\n¦# so\n    \ny = 2\n", "    z"),
+    ],
+)
+def test_long_python_files_are_judged_with_the_neighbours(text: str, written: str) -> None:
+    filler = "".join(f"def f{i}(a):\n    return a + {i}\n\n\n" for i in range(500))
+    here = place("python", filler + text + filler)
+    assert here.syntax is not None
+    assert here.syntax.parses
+    made = here.syntax.insert(written)
+    assert not python_parses(made.text)
+    assert not here.syntax.accepts(made)
+
+
+def test_long_python_files_are_judged_as_the_whole_would_be() -> None:
+    body = (
+        "def g(a):\n    if a:\n        return [\n            1,\n        ]\n    return 2\n\n\n"
+        "class A:\n    x = 1\n\n    def f(self): ...\n\n\nfor i in A:\n    pass\nelse:\n    g(1)\n"
+    )
+    text = "# long\n" + body * 130
+    chance = random.Random(11)
+    for _ in range(60):
+        at = chance.randrange(len(text) // 2, len(text) // 2 + 2 * len(body))
+        here = place("python", text[:at] + "¦" + text[at:])
+        assert here.syntax is not None
+        made = here.syntax.insert("".join(chance.choices(SOUP, k=chance.randint(1, 3))))
+        if not made.n_errors:
+            assert here.syntax.accepts(made) == python_parses(made.text)
+
+
 def test_a_tree_that_follows_edits_is_the_tree_of_the_text() -> None:
     language = find_language("python")
     assert language is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -188,3 +190,14 @@ def test_every_setting_is_described() -> None:
     page = (Path(__file__).parents[2] / "docs" / "editors.md").read_text()
     for field in dataclasses.fields(Settings):
         assert f"`{field.name}`" in page
+
+
+def test_without_the_extra_it_says_which_one_to_install() -> None:
+    code = (
+        "import sys; sys.modules['tree_sitter'] = None\n"
+        "from codellama.cli.main import main; sys.exit(main(['lsp']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "codellama lsp needs the `lsp` extra" in done.stderr
+    assert "pip install 'codellama[lsp]'" in done.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
+import os
 import re
 import signal
 import sys
@@ -12,7 +12,13 @@ from collections import deque
 
 from codellama.errors import EngineFailed
 
-_PR_SET_PDEATHSIG = 1
+# Asks the kernel to end the process with its parent (PR_SET_PDEATHSIG, SIGKILL), then becomes the
+# server. Done after the start, since a fork of a process with threads may run nothing of Python's.
+_ENDS_WITH_PARENT = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
+    "os.getppid() == int(sys.argv[1]) or sys.exit(1); "  # it ended before we asked
+    "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+)
 _URL = re.compile(r"serving .* at (http://\S+)")
 _END_S = 5.0
 
@@ -36,10 +42,11 @@ class Backend:
             EngineFailed: it ended instead, with what it said last.
         """
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "codellama", "serve", model, "--port", "0",
-            "--max-num-seqs", "8", "--log-level", "error",
+            sys.executable, "-c", _ENDS_WITH_PARENT, str(os.getpid()),
+            "-m", "codellama", "serve", model,
+            "--port", "0", "--max-num-seqs", "8", "--log-level", "error",
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE, preexec_fn=_die_with_parent,
+            stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         assert process.stderr is not None, "it was asked for"
         said: deque[str] = deque(maxlen=5)
@@ -78,7 +85,3 @@ async def _drain(process: asyncio.subprocess.Process) -> None:
     assert process.stderr is not None, "it was asked for"
     while await process.stderr.read(1 << 16):
         pass
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -91,12 +91,12 @@ def _checked(text: str, place: Place, syntax: Syntax) -> str | None:
     """The longest beginning of `text` that the grammar takes, up to the end of its scope."""
     end = syntax.scope_end(syntax.insert(text))
     if end is not None:
-        scoped = _end(text.encode()[:end].decode("utf-8", "ignore"))
+        scoped = _end(text.encode("utf-8", "replace")[:end].decode("utf-8", "ignore"))
         text = scoped if scoped.strip() else text
     seen: set[str] = set()
     kept: str | None = None
     least: int | None = None
-    for beginning in _beginnings(text, place.shape):
+    for beginning in _beginnings(text):
         for shown in trimmed(beginning, place.suffix):
             shown = _end(shown)
             if not shown.strip() or shown in seen or repeats_first_line(shown, place.suffix):
@@ -114,7 +114,7 @@ def _checked(text: str, place: Place, syntax: Syntax) -> str | None:
     return kept
 
 
-def _beginnings(text: str, shape: Shape) -> Iterator[str]:
+def _beginnings(text: str) -> Iterator[str]:
     """`text`, then ever shorter beginnings: up to line ends, and the first line up to word ends."""
     lines = text.split("\n")
     for n in range(len(lines), 0, -1):

@@ -110,14 +110,7 @@ class Syntax:
     def _python_accepts(self, insertion: Insertion) -> bool:
         if len(insertion.text) <= _WHOLE_BYTES or self._n_errors:
             return python_parses(insertion.text)
-        # Statements of a module that did not change parse as they did: look at those that did.
-        start, end = len(insertion.text), 0
-        for node in insertion.tree.root_node.children:
-            if node.end_byte >= insertion.start and node.start_byte <= insertion.end:
-                start, end = min(start, node.start_byte), max(end, node.end_byte)
-        start = insertion.text.rfind(b"\n", 0, min(start, insertion.start)) + 1
-        line_end = insertion.text.find(b"\n", max(end, insertion.end))
-        end = len(insertion.text) if line_end < 0 else line_end + 1
+        start, end = _around(insertion)
         return python_parses(insertion.text[start:end])
 
     def inside(self) -> str:
@@ -154,6 +147,27 @@ class Syntax:
             if is_whole and inner.type in self._language.definitions | self._language.scopes:
                 return node.end_byte - insertion.start
         return None
+
+
+def _around(insertion: Insertion) -> tuple[int, int]:
+    """The lines of a module to parse anew: the statements that changed, and one on each side.
+
+    The grammar takes a block without a body, and indented lines where none belong: a statement that
+    lost its body, or lines that lost their statement, are found by parsing the neighbours too.
+    """
+    nodes = [node for node in insertion.tree.root_node.children if node.type not in _COMMENTS]
+    first = [i for i, node in enumerate(nodes) if node.end_byte < insertion.start]
+    last = [i for i, node in enumerate(nodes)
+            if node.start_byte > insertion.end and not node.start_point[1]]  # fmt: skip
+    start = nodes[first[-1]].start_byte if first else 0
+    while first and nodes[first[-1]].start_point[1]:  # an indented line is no beginning
+        first.pop()
+        start = nodes[first[-1]].start_byte if first else 0
+    end = nodes[last[0]].end_byte if last else len(insertion.text)
+    line_end = insertion.text.find(b"\n", end)
+    return insertion.text.rfind(b"\n", 0, start) + 1, (
+        len(insertion.text) if line_end < 0 else line_end + 1
+    )
 
 
 def count_errors(tree: tree_sitter.Tree) -> int:
