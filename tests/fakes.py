@@ -30,6 +30,7 @@ class ByteTokenizer:
     n_vocab = 264
     unk_id, bos_id, eos_id = 0, 1, 2
     prefix_id, suffix_id, middle_id, eot_id, step_id = 259, 260, 261, 262, 263
+    control_ids = frozenset((0, 1, 2, 259, 260, 261, 262, 263))
     has_infill = True
 
     def encode(

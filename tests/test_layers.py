@@ -17,11 +17,13 @@ PACKAGE = Path(codellama.__file__).parent
 ROWS = [
     {"__main__"},
     {"cli"},
-    {"server", "eval"},
+    {"cluster"},
+    {"server", "lsp", "eval", "plan"},
     {"engine", "train", "bench"},
     {"runners"},
     {"checkpoint"},
-    {"model", "quant", "solve"},
+    {"solve"},
+    {"model", "quant"},
     {"text", "sandbox"},
     {"errors", "settings", "strict_json", "_native", "nano"},
 ]

@@ -97,6 +97,18 @@ def test_users_tests_let_the_right_file_pass(with_pytest: Sandbox) -> None:
         assert verdict.reason == "3 tests passed"
 
 
+def test_a_star_brings_nothing_that_is_pythons(with_pytest: Sandbox) -> None:
+    source = b"sorted = lambda x: x\nclass math:\n    pi = 3\ndef f(x): return x\n"
+    tests = (
+        b"import math\nfrom made import *\n\n"
+        b"def test_f():\n    assert f([1, 2]) == sorted([2, 1])\n    assert math.pi > 3\n"
+    )
+    files = {"made.py": source, "test_made.py": tests}
+    assert with_pytest.run_pytest(files, ["test_made.py"], candidate="made.py").passed
+    wrong = {**files, "made.py": source.replace(b"return x\n", b"return x[::-1]\n")}
+    assert not with_pytest.run_pytest(wrong, ["test_made.py"], candidate="made.py").passed
+
+
 @pytest.mark.parametrize("name", USER_FORGERIES)
 def test_no_file_passes_users_tests_by_deceit(with_pytest: Sandbox, name: str) -> None:
     source = f"{USER_FORGERIES[name]}\nclass Wrong(ValueError): pass\ndef f(x): return 1\n"

@@ -113,6 +113,11 @@ class Running:
     def get(self, path: str, **keywords: Any) -> Answer:
         return self.ask("GET", path, **keywords)
 
+    def is_idle(self) -> bool:
+        """Whether nothing runs and nothing is held for it."""
+        pool = self.served.service.engine.pool
+        return self.served.service.n_live == 0 and bool(pool.n_free == pool.n_blocks)
+
     def on_loop(self, function: Callable[[], Any]) -> Any:
         """Runs `function` in the server's event loop."""
 

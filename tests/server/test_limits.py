@@ -38,6 +38,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "TgiRequest": {"inputs": "x", "parameters": {"max_new_tokens": 1}},
     "EmbeddingRequest": {"input": "x"},
     "EventRequest": {"type": "view"},
+    "PromptRequest": {"prompt": "x"},
+    # Refused for its two tasks, but after every field was checked: else each opens a sandbox.
+    "SolveRequest": {"task": "x", "prefix": "x"},
     "Bundle": {"format": 1, "version": "", "model": "", "weights_sha256": "", "arithmetic": "",
                "prompt_ids": [1, 70], "stop_ids": [2], "bare": True, "seed": 1, "text": "C",
                "sampling": {"max_tokens": 1}, "token_ids": [70]},

@@ -6,13 +6,12 @@ import ast
 import gzip
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from codellama.sandbox import Limits, Sandbox, SandboxUnavailable
+from codellama.sandbox import Sandbox
 from codellama.solve import Continuation, search
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "eval" / "HumanEval.jsonl.gz"
@@ -25,16 +24,6 @@ def problems() -> list[dict[str, Any]]:
         pytest.skip(f"{DATA} is not here")
     with gzip.open(DATA, "rt") as file:
         return [json.loads(line) for line in file]
-
-
-@pytest.fixture(scope="module")
-def box() -> Iterator[Sandbox]:
-    try:
-        opened = Sandbox.open(limits=Limits(cpu_s=5, wall_s=30), n_workers=2)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
-    with opened:
-        yield opened
 
 
 def helpers(problem: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import os
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from codellama.eval.sources import Source
     from codellama.eval.suite import Sampling, Suite
     from codellama.eval.suites import Options
+    from codellama.sandbox import Sandbox
 
 _BATCH = 64
 _CPU_S = {"humaneval-plus": 20.0, "apps": 4.0}
@@ -63,6 +64,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "for each core)")  # fmt: skip
     add("--kv-cache", choices=("f32", "f16", "q8_0"), help="how keys and values are kept")
     add("--engine", choices=("cpu", "torch"), default="cpu", help="default: cpu")
+    add("--cluster", type=_positive, metavar="N", help="N engines on a Ray cluster: see "
+        "`codellama cluster`")  # fmt: skip
     add("--batch", type=_positive, metavar="N", help=f"replies computed at the same time (default: "
         f"{_BATCH}; 8 for --url)")  # fmt: skip
     what = parser.add_argument_group("what is asked")
@@ -137,13 +140,18 @@ def run(args: Namespace) -> int:
 def _one(
     args: Namespace, suite: Suite, source: Source, folder: Path, console: Console
 ) -> dict[str, Any] | None:
-    from codellama.eval import failures, report
+    from codellama.eval import report
     from codellama.eval.data import find
     from codellama.eval.judge import Tools
     from codellama.eval.run import Plan, evaluate, generate, stem
+    from codellama.eval.sources.stored import StoredSource
+    from codellama.eval.toolchains import require
 
+    if suite.name == "multipl-e" and not args.no_run:
+        require(suite.variant)
     data = find(suite, args.data)
-    sampling = _sampling(args, suite, getattr(source, "n", None))
+    stored = source.n if isinstance(source, StoredSource) else None
+    sampling = _sampling(args, suite, stored)
     plan = Plan(sampling=sampling, limit=args.limit, every=args.every)
     name = stem(suite, plan)
     console.say(f"{suite.title}: {data.origin}")
@@ -153,7 +161,7 @@ def _one(
             console.say(f"samples: {folder / name}.samples.jsonl")
             return None
         tools = Tools(
-            lambda: _open_box(suite.name, args.workers),
+            lambda: _open_box(suite, args.workers),
             n_workers=args.workers,
             scorer=args.scorer,
         )
@@ -161,14 +169,27 @@ def _one(
             result, judged = evaluate(
                 suite, source, data, plan, folder, tools=tools, restart=args.restart, progress=shown
             )
-    report.save(result, failures.entries(judged), folder / name)
+    report.save(result, judged, folder / name)
     return result
 
 
-def _open_box(suite: str, n_workers: int) -> Any:
+@contextmanager
+def _open_box(suite: Suite, n_workers: int) -> Iterator[Sandbox]:
+    from codellama.eval import toolchains
     from codellama.sandbox import Limits, Sandbox
 
-    return Sandbox.open(limits=Limits(cpu_s=_CPU_S.get(suite, 3.0)), n_workers=n_workers)
+    cpu_s = _CPU_S.get(suite.name, 3.0)
+    if suite.name != "multipl-e":
+        limits = Limits(cpu_s=cpu_s, wall_s=10 + 4 * cpu_s)
+        with Sandbox.open(limits=limits, n_workers=n_workers) as box:
+            yield box
+        return
+    language = suite.variant
+    programs = toolchains.programs(language)
+    limits = toolchains.limits(cpu_s)
+    with Sandbox.open(limits=limits, n_workers=n_workers, programs=programs) as box:
+        toolchains.prove(box, language)
+        yield box
 
 
 def _source(args: Namespace, console: Console) -> Source:
@@ -181,19 +202,23 @@ def _source(args: Namespace, console: Console) -> Source:
 
         key = os.environ.get("OPENAI_API_KEY")
         return HttpSource(args.url, model=args.model, key=key, n_at_once=args.batch or 8)
+    model = args.model or "nano"
+    options: dict[str, Any] = {
+        "engine": args.engine,
+        "max_seq_len": args.max_seq_len,
+        "max_num_seqs": args.batch or _BATCH,
+        "n_threads": args.threads,
+        "kv_cache": args.kv_cache,
+    }
+    if args.cluster is not None:
+        from codellama.cluster.evaluate import ClusterSource
+
+        return ClusterSource(model, args.cluster, options)
     from codellama.engine.llm import LLM
     from codellama.eval.sources.engine import EngineSource
 
-    model = args.model or "nano"
     console.say(f"loading {model}")
-    llm = LLM.load(
-        model,
-        engine=args.engine,
-        max_seq_len=args.max_seq_len,
-        max_num_seqs=args.batch or _BATCH,
-        n_threads=args.threads,
-        kv_cache=args.kv_cache,
-    )
+    llm = LLM.load(model, **options)
     for note in llm.notes:
         console.say(note)
     return EngineSource(llm, model)
@@ -206,10 +231,8 @@ def _sampling(args: Namespace, suite: Suite, stored: int | None) -> Sampling:
     found = suite.sampling
     n = args.n or stored or found.n
     temperature = found.temperature if args.temperature is None else args.temperature
-    if n > 1 and args.temperature is None and not found.temperature:
+    if n > 1 and stored is None and args.temperature is None and not found.temperature:
         temperature = 0.8  # the paper's for pass@10 and pass@100; greedy, all would be the same
-    if n > 1 and not temperature and stored is None:
-        raise UsageError("--n draws several samples, and at temperature 0 all would be the same")
     return replace(
         found,
         n=n,
@@ -250,6 +273,8 @@ def _check(args: Namespace) -> None:
         raise UsageError("--samples are there already, and --model would draw others; give one")
     if args.samples is not None and len(args.suites) != 1:
         raise UsageError("--samples are of one suite: name that one")
+    if (args.n or 1) > 1 and args.temperature == 0 and args.samples is None:
+        raise UsageError("--n draws several samples, and at temperature 0 all would be the same")
     if not args.suites and args.out is None:
         raise UsageError("say which suites to run")
     if args.data is not None and args.data.is_file() and len(args.suites) > 1:

@@ -24,6 +24,7 @@ from codellama.engine.prompts import Prompt
 from codellama.engine.reply import Reply
 from codellama.engine.sampler import Kernel, Sampler
 from codellama.engine.scheduler import Scheduler, Work
+from codellama.engine.scoring import Scoring
 from codellama.engine.sequence import Draw, Failure, Sequence
 from codellama.errors import ContextTooLong, RequestError
 from codellama.runners import Batch, Runner
@@ -104,6 +105,21 @@ class Engine:
     def n_requests(self) -> int:
         """Requests that have not ended."""
         return len(self._requests)
+
+    @property
+    def n_running(self) -> int:
+        """Requests that steps work on; the others wait for a place."""
+        return len(self.scheduler.running)
+
+    @property
+    def cache_usage(self) -> float:
+        """The share of the cache's blocks that sequences hold."""
+        return 1 - self.pool.n_free / self.pool.n_blocks
+
+    @property
+    def can_constrain(self) -> bool:
+        """Whether `add` takes a constraint."""
+        return True
 
     def check(self, prompt: Prompt, params: SamplingParams) -> None:
         """Refuses what could never be served.
@@ -221,6 +237,10 @@ class Engine:
         """Runs a batch of the caller's own blocks; logits of the ids there are, and the kernel."""
         logits = self._runner.run(batch)
         return np.ascontiguousarray(logits[:, : self._n_ids]), self._kernel
+
+    def scoring(self, ids: tuple[int, ...], n_top: int, scope: bytes) -> Scoring:
+        """Reads a text between steps for the log-probabilities of its tokens."""
+        return Scoring(self, ids, n_top, scope)
 
     def abort(self, request_id: int) -> Output | None:
         """Ends a request and frees its blocks at once; None if it has ended already."""

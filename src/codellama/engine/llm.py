@@ -293,6 +293,32 @@ class LLM:
         """Answers a conversation piece by piece. Errors as for `chat`, at once."""
         return self._stream(self._chat(messages, allow_control), params)
 
+    def prompt(self, text: str) -> Prompt:
+        """The ids that `complete` runs for a text, and where a reply to it ends."""
+        return self._completion(text, allow_control=False)
+
+    def as_they_end(
+        self, requests: Iterable[tuple[Prompt, SamplingParams]]
+    ) -> Iterator[tuple[int, Completion]]:
+        """Runs many prompts, each with its own parameters, and gives what ends first first.
+
+        With each completion comes its place among the requests. The engine is kept full: requests
+        are taken as there is room, so an iterator of any length will do.
+
+        Raises:
+            RequestError: the next request can never be served.
+        """
+        return self._engine.as_they_end(requests, self.plan.max_num_seqs)
+
+    def logprobs(self, text: str) -> tuple[float | None, ...]:
+        """The natural log-probability of each token of a text; None for `<s>`, which comes first.
+
+        Raises:
+            ContextTooLong: the text does not fit.
+            PromptError: it cannot be encoded.
+        """
+        return self._engine.score(self._completion(text, allow_control=False))
+
     def solve(
         self,
         task: str | None = None,
@@ -329,32 +355,6 @@ class LLM:
             self, task, prefix=prefix, suffix=suffix, tests=tests, entry_point=entry_point,
             n=n, params=params, box=box,
         )  # fmt: skip
-
-    def prompt(self, text: str) -> Prompt:
-        """The ids that `complete` runs for a text, and where a reply to it ends."""
-        return self._completion(text, allow_control=False)
-
-    def as_they_end(
-        self, requests: Iterable[tuple[Prompt, SamplingParams]]
-    ) -> Iterator[tuple[int, Completion]]:
-        """Runs many prompts, each with its own parameters, and gives what ends first first.
-
-        With each completion comes its place among the requests. The engine is kept full: requests
-        are taken as there is room, so an iterator of any length will do.
-
-        Raises:
-            RequestError: the next request can never be served.
-        """
-        return self._engine.as_they_end(requests, self.plan.max_num_seqs)
-
-    def logprobs(self, text: str) -> tuple[float | None, ...]:
-        """The natural log-probability of each token of a text; None for `<s>`, which comes first.
-
-        Raises:
-            ContextTooLong: the text does not fit.
-            PromptError: it cannot be encoded.
-        """
-        return self._engine.score(self._completion(text, allow_control=False))
 
     def close(self) -> None:
         """Ends what is running and lets go of the model; open streams end with reason "abort"."""

@@ -23,6 +23,7 @@ from codellama.solve import (
     search,
 )
 from codellama.solve.search import TEMPERATURES
+from codellama.text.trim import room_for_prompt, trim
 
 if TYPE_CHECKING:
     from codellama.engine.llm import LLM
@@ -53,12 +54,14 @@ def solve(
     base = SamplingParams(max_tokens=512) if params is None else params
     seed = int.from_bytes(os.urandom(8), "little") if base.seed is None else base.seed
 
+    near = _near(llm, form, base) if isinstance(form, Hole) else ("", "")
+
     def draw(temperature: float, count: int, first: int) -> list[str]:
         drawn = dataclasses.replace(base, temperature=temperature, seed=seed_of(seed, first))
         if task is not None:
             found = llm.chat([{"role": "user", "content": task}], drawn, n=count)
         elif isinstance(form, Hole):
-            found = llm.infill(prefix=form.prefix, suffix=form.suffix, params=drawn, n=count)
+            found = llm.infill(prefix=near[0], suffix=near[1], params=drawn, n=count)
         else:
             found = llm.complete(form.before, drawn, n=count)
         return [one.text for one in found]
@@ -75,6 +78,18 @@ def solve(
     finally:
         if box is None:
             opened.close()
+
+
+def _near(llm: LLM, hole: Hole, params: SamplingParams) -> tuple[str, str]:
+    """What the model is shown of a hole's surroundings."""
+    fit = trim(
+        (hole.prefix, hole.suffix),
+        llm.tokenizer,
+        room_for_prompt(llm.max_seq_len, params.max_tokens),
+        allow_control=False,
+        may_drop=True,
+    )
+    return fit.prefix, fit.suffix
 
 
 def form_of(task: str | None, prefix: str | None, suffix: str | None) -> Form:

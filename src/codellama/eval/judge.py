@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from codellama.errors import ConfigError
+from codellama.eval import toolchains
 from codellama.eval.suite import (
     Build,
     Cases,
@@ -47,6 +48,8 @@ class Ended(Protocol):
     def stdout(self) -> str: ...
     @property
     def stderr(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
 
 
 class Box(Protocol):
@@ -55,10 +58,11 @@ class Box(Protocol):
     @property
     def level(self) -> str: ...
     def check_many(self, checks: Iterable[tuple[str, str, str | None]]) -> Iterator[Ruling]: ...
-    def run(self, program: str, *, stdin: str = "") -> Ended: ...
+    def run(
+        self, program: str, *, stdin: str = "", files: Mapping[str, bytes] | None = None
+    ) -> Ended: ...
 
 
-Builder = Callable[[Build], tuple[bool, str]]
 OpenBox = Callable[[], AbstractContextManager[Box]]
 
 
@@ -74,14 +78,12 @@ class Tools:
         open_box: OpenBox | None = None,
         *,
         n_workers: int = 2,
-        build: Builder | None = None,
         scorer: str | None = None,
     ) -> None:
         self._open_box = open_box
         self._stack = ExitStack()
         self._box: Box | None = None
         self.n_workers = n_workers
-        self.build = build
         self.scorer = scorer
 
     def box(self) -> Box:
@@ -186,9 +188,7 @@ def _verdicts(
 
 def _run(work: Work | None, tools: Tools) -> tuple[bool, str]:
     if isinstance(work, Build):
-        if tools.build is None:
-            return False, f"there is no toolchain for {work.language} here"
-        return tools.build(work)
+        return toolchains.run(tools.box(), work)
     assert isinstance(work, Cases), "nothing else is run here"
     box = tools.box()
     for number, (given, wanted) in enumerate(work.cases, 1):

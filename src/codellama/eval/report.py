@@ -14,16 +14,34 @@ from typing import Any
 from codellama.errors import ConfigError
 from codellama.eval import paper
 from codellama.eval.charts import svg
+from codellama.eval.failures import entries
 from codellama.eval.page import page
+from codellama.eval.suite import Judged
 
 _RESULT = ".result.json"
 _NEEDED = {"suite", "variant", "title", "model", "figures", "curves", "settings"}
 
 
-def save(result: Mapping[str, Any], failures: Sequence[Mapping[str, Any]], stem: Path) -> Path:
-    """Writes a run's result, with failures to read, as `<stem>.result.json`."""
+def save(result: Mapping[str, Any], judged: Sequence[Judged], stem: Path) -> Path:
+    """Writes a run's result, with failures to read, as `<stem>.result.json`, and the verdict on
+    each sample as `<stem>.verdicts.jsonl`."""
     path = stem.with_name(stem.name + _RESULT)
-    path.write_text(json.dumps({**result, "failures": list(failures)}, indent=1) + "\n")
+    failures = entries(judged)
+    verdicts = "".join(
+        json.dumps(
+            {
+                "task_id": one.problem.id,
+                "sample": one.sample,
+                "passed": one.passed,
+                "reason": one.reason,
+                **one.measures,
+            }
+        )
+        + "\n"
+        for one in judged
+    )
+    stem.with_name(stem.name + ".verdicts.jsonl").write_text(verdicts)
+    path.write_text(json.dumps({**result, "failures": failures}, indent=1) + "\n")
     return path
 
 

@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is asked for: `sampling` of each problem, of the first `limit` after `every`-th ones."""
+    """How replies are drawn and to which problems: each `every`-th, of these the first `limit`."""
 
     sampling: Sampling
     limit: int | None = None

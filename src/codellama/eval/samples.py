@@ -18,6 +18,8 @@ Key = tuple[str, int]
 def sample_of(row: Mapping[str, Any]) -> tuple[str, int, Reply]:
     """A line's problem, number and reply. Raises KeyError, TypeError or ValueError for another."""
     task, text = row["task_id"], row["completion"]
+    if isinstance(task, int) and not isinstance(task, bool):  # as MBPP's are elsewhere
+        task = str(task)
     if not isinstance(task, str) or not isinstance(text, str):
         raise TypeError("`task_id` and `completion` are texts")
     logprobs = row.get("logprobs")

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
-from codellama.errors import ConfigError, SandboxUnavailable
+from codellama.errors import ConfigError, SandboxError, SandboxUnavailable
 from codellama.sandbox import kernel, landlock, selftest
 from codellama.sandbox.launching import Launching, Level, Refused
 from codellama.sandbox.limits import Limits
@@ -53,6 +53,7 @@ class Sandbox:
         limits: Limits | None = None,
         n_workers: int | None = None,
         packages: Sequence[str | Path] = (),
+        programs: Sequence[str | Path] = (),
     ) -> Self:
         """Starts a sandbox and tries to break out of it.
 
@@ -60,12 +61,16 @@ class Sandbox:
             limits: bounds of each run.
             n_workers: runs at the same time in `check_many`; None takes one per processor.
             packages: directories that programs may import from, besides the standard library.
+            programs: files and directories whose programs may be started, such as a compiler's.
+                With any, what a run writes may be started too. Needs `limits` of several processes
+                and the full level.
 
         Raises:
             SandboxUnavailable: programs cannot be isolated here; it names what is missing.
             ConfigError: a setting is out of range.
         """
-        return cls._open(limits or Limits(), n_workers, packages, ("full", "reduced"), frozenset())
+        levels: tuple[Level, ...] = ("full",) if programs else ("full", "reduced")
+        return cls._open(limits or Limits(), n_workers, packages, levels, frozenset(), programs)
 
     @classmethod
     def _open(
@@ -75,14 +80,18 @@ class Sandbox:
         packages: Sequence[str | Path],
         levels: Sequence[Level],
         off: frozenset[str],
+        programs: Sequence[str | Path] = (),
     ) -> Self:
         """`open` with a choice of levels and of layers to leave out, for tests of the sandbox."""
+        missing = list(_missing_everywhere())
+        if missing:
+            raise SandboxUnavailable(tuple(missing))
         workers = len(os.sched_getaffinity(0)) if n_workers is None else n_workers
         if workers < 1:
             raise ConfigError(f"n_workers is {workers}; it has to be at least 1")
         folders = [str(Path(one).resolve(strict=True)) for one in packages]
-        missing = list(_missing_everywhere())
-        for level in levels if not missing else ():
+        tools = [str(Path(one).absolute()) for one in programs]
+        for level in levels:
             if level == "reduced" and landlock.version() < _REDUCED_NEEDS_LANDLOCK:
                 missing.append(
                     f"without namespaces: Landlock {landlock.version()} of "
@@ -90,16 +99,19 @@ class Sandbox:
                 )
                 continue
             try:
-                launching = Launching(level, folders, off)
+                launching = Launching(level, folders, off, tools)
             except Refused as error:
                 missing.append(f"{level} isolation: {error}")
                 continue
             box = cls(launching, level, limits, workers)
-            leaks = () if off else selftest.leaks(box)
+            try:
+                leaks = () if off else selftest.leaks(box)
+            except SandboxError as error:
+                leaks = (str(error),)
             if not leaks:
                 return box
             box.close()
-            missing.append(f"{level} isolation leaks: {', '.join(leaks)}")
+            missing.append(f"{level} isolation fails its test: {', '.join(leaks)}")
         raise SandboxUnavailable(tuple(missing))
 
     def run(
@@ -171,7 +183,8 @@ class Sandbox:
         started = time.monotonic()
         rest = {name: content for name, content in files.items() if name != candidate}
         testing = self._job("pytest", "", files=files if together else rest)
-        testing |= {"test_paths": list(test_paths), "module": None}
+        folders = [str(PurePosixPath(path).parent) for path in (candidate, *test_paths)]
+        testing |= {"test_paths": list(test_paths), "module": None, "folders": folders}
         if together:
             if self._is_too_large(testing):
                 return _TOO_LARGE
@@ -182,7 +195,8 @@ class Sandbox:
         except UnicodeDecodeError:
             return Verdict(False, "refused", "the candidate is not UTF-8", 0.0, 0.0)
         module = _module_name(candidate)
-        answering = self._job("answer", source, files=rest) | {"module": module}
+        answering = self._job("answer", source, files=rest)
+        answering |= {"module": module, "folders": folders}
         return self._judge(answering, testing | {"module": module}, started)
 
     def _judge(self, answering: dict[str, Any], testing: dict[str, Any], started: float) -> Verdict:

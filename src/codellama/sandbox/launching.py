@@ -28,7 +28,9 @@ class Refused(Exception):
 class Launching:
     """A running launcher."""
 
-    def __init__(self, level: Level, packages: list[str], off: frozenset[str]) -> None:
+    def __init__(
+        self, level: Level, packages: list[str], off: frozenset[str], programs: list[str]
+    ) -> None:
         """Starts one.
 
         Raises:
@@ -44,7 +46,8 @@ class Launching:
         source = str(Path(__file__).parents[2])
         start = (
             f"import sys; sys.path.insert(0, {source!r}); "
-            f"from codellama.sandbox.zygote import main; main({theirs.fileno()})"
+            f"from codellama.sandbox.zygote import main; main({theirs.fileno()})  "
+            f"# {Path(self._folder.name).name}"  # tells one sandbox's processes from another's
         )
         environment = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin"}
         if "environment" in off:
@@ -60,7 +63,12 @@ class Launching:
                 pass_fds=[theirs.fileno()],
             )
         try:
-            setup = {"level": level, "packages": packages, "off": sorted(off)}
+            setup = {
+                "level": level,
+                "packages": packages,
+                "off": sorted(off),
+                "programs": programs,
+            }
             write_message(ours.fileno(), setup)
             answer = read_message(ours.fileno())
         except Ended as error:
@@ -139,7 +147,9 @@ class Running:
             raise SandboxError(f"the sandbox lost a run: {error}") from None
         finally:
             self.close()
-        failed = found.get("failed") or (found["end"][1:] if found["end"][:1] == "!" else None)
+        failed = found.get("failed")
+        if failed is None and found["end"].startswith("!"):
+            failed = found["end"].splitlines()[0][1:]
         if failed:
             raise SandboxError(f"the sandbox could not start a program: {failed}")
         return found

@@ -137,24 +137,30 @@ def isolate(proc: int) -> None:
     map_identity(proc, uid, gid)
 
 
-def mount_scratch(disk_bytes: int, n_files: int) -> None:
+def mount_scratch(disk_bytes: int, n_files: int, *, may_execute: bool) -> None:
     """A place to write that is gone, with all in it, when the namespace ends."""
     kernel.mount(
         "tmpfs", SCRATCH_DIR, "tmpfs",
-        kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC,
+        kernel.MS_NOSUID | kernel.MS_NODEV | (0 if may_execute else kernel.MS_NOEXEC),
         f"size={disk_bytes},nr_inodes={n_files + 2},mode=700",
     )  # fmt: skip
     Path(WORK_DIR).mkdir()
 
 
 def landlock_rules(
-    paths: list[str], scratch: str | None, readable: str | None, *, may_execute: bool
+    paths: list[str],
+    scratch: str | None,
+    readable: str | None,
+    *,
+    may_execute: bool,
+    programs: list[str],
 ) -> list[tuple[list[str], int]]:
     """The rights of a program: to read the interpreter, and its scratch directory."""
     rules = [(paths, READ), (["/dev/null"], READ | WRITE_FILE)]
     if may_execute:
         loaders = [loader for loader in LOADERS if Path(loader).exists()]
-        rules.append(([sys.executable, *loaders], EXECUTE | READ))
+        own = [scratch] if programs and scratch is not None else []
+        rules.append(([sys.executable, *loaders, *programs, *own], EXECUTE | READ))
     if scratch is not None:
         rules.append(([scratch], SCRATCH))
     if readable is not None:

@@ -21,7 +21,8 @@ refused  it was not started: it is too large, or no text that Python can hold
 class Ran:
     """How a program ended, and what it wrote, cut at the limit.
 
-    `exit_code` is negative for a signal and None where none came. `reason` is a short clause.
+    `exit_code` is negative for a signal and None where none came, as when the time on the clock was
+    over; `cpu_s` is 0 then. `reason` is a short clause.
     """
 
     status: Status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib.abc
 import importlib.machinery
 import os
@@ -21,7 +22,7 @@ def test(job: dict[str, Any]) -> None:
 
     `module` names the module that is another process's; None means that all is here.
     """
-    add_project_paths()
+    add_project_paths(job["folders"])
     candidate = None
     if job["module"] is not None:
         candidate = Candidate(LINK_FD)
@@ -49,10 +50,11 @@ def test(job: dict[str, Any]) -> None:
         verdict("ok", f"{seen.n_passed} tests passed")
 
 
-def add_project_paths() -> None:
-    """Modules are found from the working directory, and from `src` in it."""
+def add_project_paths(folders: Sequence[str]) -> None:
+    """Modules are found from the working directory, from `src` in it and from `folders`."""
     here = Path.cwd()
-    sys.path[:0] = [str(path) for path in (here, here / "src") if path.is_dir()]
+    places = [here, here / "src", *(here / folder for folder in folders)]
+    sys.path[:0] = [str(path) for path in dict.fromkeys(places) if path.is_dir()]
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
 
 
@@ -65,20 +67,34 @@ def _stand_in(candidate: Candidate, name: str) -> types.ModuleType:
                 setattr(module, key, importlib.import_module(key))
         elif not key.startswith("__"):
             setattr(module, key, candidate.named(key, kind))
+    # `from module import *` must not replace what tests have from Python itself.
+    module.__dict__["__all__"] = sorted(
+        key
+        for key in vars(module)
+        if not key.startswith("_")
+        and key not in sys.stdlib_module_names
+        and key != "pytest"
+        and not hasattr(builtins, key)
+    )
     return module
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives one module, made beforehand, to whoever imports it."""
+    """Gives one module, made beforehand, to whoever imports it.
+
+    Tests beside it may leave out the packages it is in.
+    """
 
     def __init__(self, name: str, module: types.ModuleType) -> None:
-        self.name = name
+        parts = name.split(".")
+        shorter = {".".join(parts[i:]) for i in range(1, len(parts))}
+        self.names = {name} | shorter - sys.stdlib_module_names
         self.module = module
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != self.name:
+        if fullname not in self.names:
             return None
         return importlib.machinery.ModuleSpec(fullname, self)
 
@@ -98,12 +114,16 @@ class _Seen:
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.failed:
-            last = str(report.longreprtext).strip().splitlines()[-1:] or [""]
-            self.failed.append(f"{report.nodeid}: {last[0]}"[:400])
+            self._note_failure(report)
         elif report.passed and report.when == "call":
             self.n_passed += 1
 
     def pytest_collectreport(self, report: Any) -> None:
         if report.failed:
-            last = str(report.longreprtext).strip().splitlines()[-1:] or [""]
-            self.failed.append(f"{report.nodeid}: {last[0]}"[:400])
+            self._note_failure(report)
+
+    def _note_failure(self, report: Any) -> None:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        text = str(report.longreprtext if crash is None else crash.message).strip()
+        lines = text.splitlines() or [""]
+        self.failed.append(f"{report.nodeid}: {lines[-1 if crash is None else 0]}"[:400])

@@ -5,7 +5,7 @@ forks for each run:
 
     zygote ── supervisor ── init ── program
               new namespaces; clock, output     first process of its pid namespace;
-              and the end of everything         scratch directory, CPU time, orphans
+              and the end of everything         scratch directory, CPU time
 
 Only the last one runs foreign code, after it has closed all descriptors and lowered itself for
 good. Forking spares each run the start of an interpreter.
@@ -68,14 +68,15 @@ class Launcher:
     def __init__(self, setup: dict[str, Any]) -> None:
         self.off = frozenset(setup["off"])
         self.is_full = setup["level"] == "full"
-        self.paths: list[str] = namespaces.interpreter_paths() + setup["packages"]
+        self.programs: list[str] = setup["programs"]
+        self.paths: list[str] = namespaces.interpreter_paths() + setup["packages"] + self.programs
         self.proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        kernel.die_with_parent()
+        # Its own end comes when `control` is closed. To ask the kernel for it would end it with the
+        # thread that opened the sandbox, not with the process.
         if self.is_full and "namespaces" not in self.off:
             namespaces.enter_root(self.paths, self.proc)
         elif os.getuid() == 0:
             namespaces.drop_user()
-        kernel.die_with_parent()  # a change of user cleared it
 
     def supervise(self, channel: int, link: int | None) -> NoReturn:
         """Runs one job to its end and reports; then this process is over."""
@@ -85,8 +86,8 @@ class Launcher:
             job = read_message(channel)
             try:
                 report = self._run(job, channel, link)
-            except OSError as error:
-                report = {"failed": str(error)}
+            except Exception as error:
+                report = {"failed": f"{type(error).__name__}: {error}"}
             write_message(channel, report)
         except Ended:
             pass
@@ -104,7 +105,7 @@ class Launcher:
             try:
                 self._init(job, pipes, link, parent)
             except BaseException as error:
-                os.write(pipes["end"][1], f"!{type(error).__name__}: {error}".encode())
+                os.write(pipes["end"][1], f"!{type(error).__name__}: {error}\n".encode())
                 os._exit(1)
         for _, writing in pipes.values():
             os.close(writing)
@@ -126,7 +127,11 @@ class Launcher:
             if os.getppid() != parent:
                 os._exit(1)
         else:
-            namespaces.mount_scratch(job["limits"]["disk_bytes"], job["limits"]["files"])
+            namespaces.mount_scratch(
+                job["limits"]["disk_bytes"],
+                job["limits"]["files"],
+                may_execute=bool(self.programs),
+            )
             inside.write_files(namespaces.WORK_DIR, job["files"])
         os.setsid()  # else a signal to group 0 would reach the supervisor
         stdin = os.memfd_create("stdin")
@@ -134,12 +139,16 @@ class Launcher:
         os.lseek(stdin, 0, os.SEEK_SET)
         program = os.fork()
         if program == 0:
+            descriptors = [stdin, pipes["stdout"][1], pipes["stderr"][1], pipes["note"][1]]
+            descriptors += [] if link is None else [link]
+            complaints = len(descriptors)  # open until nothing can go wrong any more
             try:
-                descriptors = [stdin, pipes["stdout"][1], pipes["stderr"][1], pipes["note"][1]]
-                self._lower(job, descriptors, link)
+                self._lower(job, [*descriptors, pipes["end"][1]])
             except BaseException as error:
-                os.write(pipes["end"][1], f"!{type(error).__name__}: {error}".encode())
+                with contextlib.suppress(OSError):
+                    os.write(complaints, f"!{type(error).__name__}: {error}\n".encode())
                 os._exit(1)
+            os.close(complaints)
             inside.main(job)
         for name in ("stdout", "stderr", "note"):
             os.close(pipes[name][1])
@@ -152,7 +161,7 @@ class Launcher:
         os._exit(0)
 
     def _wait(self, program: int, cpu_s: float) -> tuple[int, bool]:
-        """Waits for the program, ends it at its CPU time, and takes in orphans meanwhile.
+        """Waits for the program, and ends it when its CPU time is over.
 
         Returns its exit code, negative for a signal, and whether its time was over.
         """
@@ -169,11 +178,13 @@ class Launcher:
         code = os.waitstatus_to_exitcode(status)
         return code, is_over or code == -signal.SIGXCPU
 
-    def _lower(self, job: dict[str, Any], descriptors: list[int], link: int | None) -> None:
-        """Leaves this process what a foreign program may have, and nothing else, for good."""
+    def _lower(self, job: dict[str, Any], wanted: list[int]) -> None:
+        """Leaves this process what a foreign program may have, and nothing else, for good.
+
+        The `wanted` descriptors become 0, 1 and so on.
+        """
         limits = job["limits"]
         kernel.die_with_parent()
-        wanted = descriptors + ([] if link is None else [link])
         for fd, source in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in wanted]):
             os.dup2(source, fd)
         if "descriptors" not in self.off:
@@ -194,6 +205,7 @@ class Launcher:
                     namespaces.SCRATCH_DIR if full else None,
                     None if full else job["folder"],
                     may_execute=limits["processes"] > 1,
+                    programs=self.programs,
                 )
             )
         if "capabilities" not in self.off:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from codellama.server import playground
 from codellama.server.access import Access
 from codellama.server.refusals import Refusal, encode, shape_of
 from codellama.server.routes import (
@@ -24,6 +25,7 @@ from codellama.server.routes import (
     openai,
     plain,
     replay,
+    solve,
     tabby,
     tgi,
     tokens,
@@ -39,6 +41,7 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = tuple(
         chat,
         models,
         replay,
+        solve,
         mistral,
         llamacpp,
         ollama,
@@ -46,6 +49,7 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = tuple(
         tgi,
         tokens,
         plain,
+        playground,
     )
     for endpoint in module.ENDPOINTS
 )

@@ -149,8 +149,15 @@ def load(settings: Settings) -> list[Served]:
     return found
 
 
-def serve(settings: Settings, keys: Sequence[str], version: str, say: Say) -> None:
-    """Serves until a signal ends it.
+def serve(
+    settings: Settings,
+    keys: Sequence[str],
+    version: str,
+    say: Say,
+    *,
+    load: Callable[[Settings], list[Served]] = load,
+) -> None:
+    """Serves what `load` loads, in a thread of its own, until a signal ends it.
 
     Raises:
         CodeLlamaError: a model cannot be loaded.

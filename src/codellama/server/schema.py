@@ -101,6 +101,7 @@ class CompletionRequest(Drawing, Infilling):
     best_of: Annotated[int, Field(ge=1, le=8)] | None = None
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    return_token_ids: bool = False
 
 
 class TabbyRequest(Infilling):
@@ -203,6 +204,16 @@ class TokenizeRequest(Body):
     prompt: str | None = None
     messages: Annotated[list[Message], Field(max_length=1024)] | None = None
     add_special_tokens: bool = True
+
+
+class PromptRequest(Body):
+    """`POST /v1/prompt_ids`: what a completion or a chat is asked with."""
+
+    model: str = ""
+    prompt: str | Ids | None = None
+    suffix: str | None = None
+    order: Literal["psm", "spm"] = "psm"
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1024)] | None = None
 
 
 class DetokenizeRequest(Body):

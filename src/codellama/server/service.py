@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 
 from codellama.engine.completion import Piece
 from codellama.engine.constraint import Constraint
-from codellama.engine.engine import Engine
 from codellama.engine.params import SamplingParams
 from codellama.engine.prompts import Prompt
-from codellama.engine.scoring import Score, Scoring
+from codellama.engine.scoring import Score
+from codellama.engine.stepping import ScoringSteps, Stepping
 from codellama.errors import CodeLlamaError
 from codellama.server.admission import Admission, Charge
 from codellama.server.generation import Generation
@@ -78,7 +78,7 @@ class Service:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Stepping,
         limits: Limits,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -99,7 +99,7 @@ class Service:
         self._clock = clock
         self._busy_since: float | None = None
         self._owners: dict[int, tuple[Generation, int]] = {}
-        self._scorings: deque[tuple[Scoring, asyncio.Future[Score]]] = deque()
+        self._scorings: deque[tuple[ScoringSteps, asyncio.Future[Score]]] = deque()
 
     def start(self) -> None:
         """Starts the thread; results go to the running event loop."""
@@ -127,7 +127,7 @@ class Service:
 
     @property
     def n_running(self) -> int:
-        return len(self.engine.scheduler.running)
+        return self.engine.n_running
 
     @property
     def n_waiting(self) -> int:
@@ -136,7 +136,7 @@ class Service:
     @property
     def cache_usage(self) -> float:
         """The share of the cache's blocks that sequences hold."""
-        return 1 - self.engine.pool.n_free / self.engine.pool.n_blocks
+        return self.engine.cache_usage
 
     @property
     def is_full(self) -> bool:
@@ -280,7 +280,7 @@ class Service:
             elif isinstance(command, _Cancel):
                 self._abort(command.generation)
             else:
-                scoring = Scoring(self.engine, command.ids, command.n_top, command.scope)
+                scoring = self.engine.scoring(command.ids, command.n_top, command.scope)
                 self._scorings.append((scoring, command.done))
 
     def _add(self, generation: Generation) -> None:

@@ -97,9 +97,20 @@ def _exact(entry: TokenLogprob) -> float:
 
 
 def legacy_logprobs(
-    tokenizer: Tokenizer, entries: Iterable[tuple[int, TokenLogprob | None]], offset: int = 0
+    tokenizer: Tokenizer,
+    entries: Iterable[tuple[int, TokenLogprob | None]],
+    offset: int = 0,
+    *,
+    with_ids: bool = False,
 ) -> dict[str, Any]:
-    """OpenAI's four parallel arrays; `offset` is where the first token's text begins."""
+    """OpenAI's four parallel arrays; `offset` is where the first token's text begins.
+
+    `with_ids` adds `content`, the same in the form that chat has, where tokens have their ids.
+    """
+    if with_ids:
+        entries = list(entries)
+        content = chat_logprobs(tokenizer, (entry for _, entry in entries if entry is not None))
+        return legacy_logprobs(tokenizer, entries, offset) | content
     tokens: list[str] = []
     own: list[float | None] = []
     tops: list[dict[str, float] | None] = []
@@ -129,14 +140,15 @@ def legacy_logprobs(
 
 
 def chat_logprobs(tokenizer: Tokenizer, entries: Iterable[TokenLogprob]) -> dict[str, Any]:
-    """One object for each token, with its alternatives."""
+    """One object for each token, with its alternatives; `id` is llama.cpp's addition."""
 
     def named(token_id: int, logprob: float, n_begun: int) -> dict[str, Any]:
         raw = tokenizer.token_bytes(token_id)
         return {
+            "id": token_id,
             "token": token_text(tokenizer, token_id)[n_begun:],
             "logprob": logprob,
-            "bytes": list(raw.decode()[n_begun:].encode() if n_begun else raw),
+            "bytes": list(raw.decode(errors="replace")[n_begun:].encode() if n_begun else raw),
         }
 
     return {
@@ -159,7 +171,7 @@ class Chunks(Protocol):
 
     def last(self, index: int, text: str, logprobs: str, reason: str, tail: str) -> str: ...
 
-    def usage(self, counts: dict[str, Any]) -> str: ...
+    def usage(self, counts: dict[str, Any], timings: dict[str, Any]) -> str: ...
 
 
 class _Head:
@@ -173,8 +185,9 @@ class _Head:
             f'"model":{quoted(model)},"system_fingerprint":{quoted(fingerprint)},"choices":['
         )
 
-    def usage(self, counts: dict[str, Any]) -> str:
-        return f'{self._head}],"usage":{encode(counts).decode()}}}\n\n'
+    def usage(self, counts: dict[str, Any], timings: dict[str, Any]) -> str:
+        shown = f'"usage":{encode(counts).decode()},"timings":{encode(timings).decode()}'
+        return f"{self._head}],{shown}}}\n\n"
 
 
 class CompletionChunks(_Head):

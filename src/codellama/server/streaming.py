@@ -10,7 +10,7 @@ from codellama.engine.completion import Piece, TokenLogprob
 from codellama.server.generation import Generation
 from codellama.server.refusals import Refusal, encode
 from codellama.server.schema import StreamOptions
-from codellama.server.shapes import DONE, Chunks, Held, counts, event, usage
+from codellama.server.shapes import DONE, Chunks, Held, counts, event, timings, usage
 from codellama.server.web import Call
 
 SSE = b"text/event-stream; charset=utf-8"
@@ -119,7 +119,7 @@ async def events(
     end = b""
     if options.include_usage:
         done = [one for one in generation.found if one is not None]
-        end = chunks.usage(usage(done, generation.n)).encode()
+        end = chunks.usage(usage(done, generation.n), timings(done[0])).encode()
     yield end + DONE
 
 

@@ -41,6 +41,7 @@ class State:
     version: str
     workers: ThreadPoolExecutor
     is_draining: bool = False
+    n_solving: int = 0  # requests that run candidates
     answers: dict[tuple[str, int], int] = field(default_factory=dict)
     seen_unknown: set[str] = field(default_factory=set)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -95,6 +96,11 @@ class Call:
             status, [(b"content-type", kind), (b"content-length", b"%d" % len(content))]
         )
         await self._send({"type": "http.response.body", "body": content})
+
+    async def empty(self, status: int) -> None:
+        """Answers with a status alone."""
+        await self._start(status, [])
+        await self._send({"type": "http.response.body", "body": b""})
 
     async def refuse(self, refusal: Refusal) -> None:
         """Answers with an error, in the shape that this path's clients read."""

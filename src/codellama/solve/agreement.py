@@ -1,9 +1,9 @@
 """Choosing among candidates without tests: the answer that most of them agree on.
 
 Candidates are run on generated inputs, and those that give the same outputs stand together. The
-largest group wins, weighted by how many inputs it can do anything with. This is the consensus of
-CodeT (Chen et al. 2022, "CodeT: Code Generation with Generated Tests") with inputs in the place of
-its generated assertions. It is a guess: what most candidates get wrong, it gets wrong.
+largest group wins, and among equals the one that can do something with more inputs. This is the
+consensus of CodeT (Chen et al. 2022, "CodeT: Code Generation with Generated Tests") with inputs in
+the place of its generated assertions. It is a guess: what most candidates get wrong, it gets wrong.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ast
 import json
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from codellama.sandbox import Sandbox
@@ -138,21 +139,20 @@ def most_agreed(
 
     None where no candidate has a function that runs.
     """
+    functions = [function_to_call(source, entry_point) for source in candidates]
+    first = next((function for function in functions if function is not None), None)
+    if first is None:
+        return None
+    name, inputs = first.name, inputs_for(first)  # all are run on what fits the first
+    with ThreadPoolExecutor(box.n_workers) as threads:
+        found = list(threads.map(lambda source: outputs(box, source, name, inputs), candidates))
     groups: dict[tuple[str | None, ...], list[str]] = {}
-    inputs: _Inputs | None = None
-    name = entry_point
-    for source in candidates:
-        function = function_to_call(source, name)
-        if function is None:
-            continue
-        if inputs is None:  # all are run on what fits the first
-            name, inputs = function.name, inputs_for(function)
-        found = outputs(box, source, function.name, inputs)
-        if found is not None and any(one is not None for one in found):
-            groups.setdefault(found, []).append(source)
+    for source, given in zip(candidates, found, strict=True):
+        if given is not None and any(one is not None for one in given):
+            groups.setdefault(given, []).append(source)
     if not groups:
         return None
     _, best = max(
-        groups.items(), key=lambda group: len(group[1]) * sum(one is not None for one in group[0])
+        groups.items(), key=lambda group: (len(group[1]), sum(one is not None for one in group[0]))
     )
     return best[0], len(best) / len(candidates)

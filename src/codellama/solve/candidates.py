@@ -11,6 +11,7 @@ from typing import Protocol
 
 _FENCE = re.compile(r"```[ \t]*(?:python|py|python3)?[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 _TAGGED = re.compile(r"\[PYTHON\](.*?)(?:\[/PYTHON\]|\Z)", re.DOTALL)
+_MAX_DROPPED = 64  # lines at a reply's end
 # Where a function that is being continued has ended (HumanEval's stop strings).
 _NEXT_STATEMENT = re.compile(r"\n(?=class |def |async def |@|#|if |print\(|assert |[\"']{3}|```)")
 
@@ -40,7 +41,15 @@ class Hole:
         return self.prefix + self.suffix
 
     def source(self, text: str) -> str | None:
-        return self.prefix + text + self.suffix
+        """With the whole reply, or else with as many of its lines as make Python."""
+        lines = text.splitlines(keepends=True)
+        for kept in range(len(lines), max(0, len(lines) - _MAX_DROPPED), -1):
+            reply = "".join(lines[:kept])
+            if kept < len(lines) and self.suffix.startswith("\n"):
+                reply = reply.removesuffix("\n")
+            if parsed(self.prefix + reply + self.suffix) is not None:
+                return self.prefix + reply + self.suffix
+        return None
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,6 @@ _EXPLAINED = (
     "<p>A hole is cut where a commit of this repository added code, in the file as the commit left "
     "it. <b>line</b>, <b>lines</b> and <b>body</b> are the share of holes of that kind that a "
     "model filled exactly; <b>similar</b> is the mean edit similarity, <b>parses</b> the share of "
-    "files that are valid Python afterwards, <b>tests</b> the share that passes the commit's own tests. "
-    "Replies are greedy and made one at a time.</p>"
+    "files that are valid Python afterwards, <b>tests</b> the share that passes the commit's own "
+    "tests. Replies are greedy and made one at a time.</p>"
 )

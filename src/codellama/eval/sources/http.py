@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -51,6 +53,8 @@ class HttpSource:
         self._n_at_once = n_at_once
         self._sleep = sleep
         self._local = threading.local()
+        self._connections: list[http.client.HTTPConnection] = []
+        self._is_over = False
         self._model = self._first_model() if model is None else model
 
     @property
@@ -65,8 +69,7 @@ class HttpSource:
         return -(-len(text) // _CHARS_PER_TOKEN)
 
     def close(self) -> None:
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
+        for connection in self._connections:
             connection.close()
 
     def replies(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply]]:
@@ -83,7 +86,16 @@ class HttpSource:
                 for one in done:
                     yield running.pop(one), one.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            self._is_over = True  # whoever still waits for an answer does not get it
+            for connection in self._connections:
+                if running and connection.sock is not None:
+                    with contextlib.suppress(OSError):
+                        connection.sock.shutdown(socket.SHUT_RDWR)
+            pool.shutdown(cancel_futures=True)
+            self.close()
+            self._connections.clear()
+            self._local = threading.local()
+            self._is_over = False
 
     def _reply(self, request: Request) -> Reply:
         ask, sampling = request.ask, request.sampling
@@ -124,8 +136,9 @@ class HttpSource:
             try:
                 status, answer, wait_s = self._once(path, body)
             except (OSError, http.client.HTTPException) as error:
-                self.close()
-                self._local.connection = None
+                if self._is_over:
+                    break
+                self._forget_connection()
                 said = str(error) or type(error).__name__
                 continue
             if status in (401, 403):
@@ -143,14 +156,20 @@ class HttpSource:
             hint="the run goes on where it stopped when it is started again",
         )
 
-    def _once(self, path: str, body: dict[str, Any] | None) -> tuple[int, Any, float]:
+    def _forget_connection(self) -> None:
         connection = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
+        self._local.connection = None
+
+    def _once(self, path: str, body: dict[str, Any] | None) -> tuple[int, Any, float]:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
-            kind = http.client.HTTPSConnection
-            if self._parts.scheme == "http":
-                kind = http.client.HTTPConnection  # type: ignore[assignment]
+            is_plain = self._parts.scheme == "http"
+            kind = http.client.HTTPConnection if is_plain else http.client.HTTPSConnection
             connection = kind(self._parts.hostname or "", self._parts.port, timeout=_TIMEOUT_S)
             self._local.connection = connection
+            self._connections.append(connection)
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"

@@ -27,7 +27,10 @@ from codellama.eval.suite import (
 from codellama.eval.suites import Options
 
 _QUOTES = '"""'
-_DOCSTRING = re.compile(r'[rRuU]?("""|\'\'\')(.*?)\1|(?<=\n)\s*[rRuU]?(["\'])[^\n]*?\3', re.DOTALL)
+_DOCSTRING = re.compile(
+    r"""(?P<lead>\s*)[rRuU]*(?:(?P<three>\"{3}|'{3}).*?(?P=three)|(?P<one>["'])[^\n]*?(?P=one))""",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +78,11 @@ def around_docstring(code: str) -> tuple[str, str]:
     """A function's text before what its docstring says, quotes included, and after its end."""
     header = re.search(r":[ \t]*(?:#[^\n]*)?\n", code)
     start = header.end() if header else 0
-    found = _DOCSTRING.search(code, start)
+    found = _DOCSTRING.match(code, start)
     if found is None:
         indent = re.match(r"[ \t]*", code[start:])
         return code[:start] + (indent[0] if indent else "") + _QUOTES + " ", "\n" + code[start:]
-    lead = re.match(r"\s*", found[0])
-    before = code[: found.start()] + (lead[0] if lead else "")
-    return before + _QUOTES + " ", code[found.end() :]
+    return code[:start] + found["lead"] + _QUOTES + " ", code[found.end() :]
 
 
 def _make(options: Options) -> Docstrings:

@@ -105,6 +105,7 @@ def same(got, wanted):
         return len(got) == len(wanted) and all(map(same, got, wanted))
     return got == wanted
 
+inf, nan = float("inf"), float("nan")
 atol = {atol!r}
 inputs = {inputs!r}
 

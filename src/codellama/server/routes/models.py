@@ -40,6 +40,7 @@ def model_entry(served: Served) -> dict[str, Any]:
             "n_vocab": config.vocab_size,
             "n_embd": config.dim,
             "n_params": config.n_params,
+            "infill": served.has_infill,
         },
     }
 

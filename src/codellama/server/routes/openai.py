@@ -144,6 +144,7 @@ class _Echo:
         self._prompts, self._texts, self._scores = prompts, texts, scores
         self._n = n
         self._is_on = body.echo
+        self._with_ids = body.return_token_ids
         self._offsets = [
             sum(len(token_text(self._tokenizer, i)) for i in prompt.ids) if body.echo else 0
             for prompt in prompts
@@ -163,12 +164,14 @@ class _Echo:
     def logprobs(self, reply: int, entries: Sequence[TokenLogprob]) -> dict[str, Any]:
         """The prompt's entries, where asked for, and those of the whole reply."""
         both = self.prompt_entries(reply) + [(e.token_id, e) for e in entries]
-        return legacy_logprobs(self._tokenizer, both)
+        return legacy_logprobs(self._tokenizer, both, with_ids=self._with_ids)
 
     def entries(self, reply: int, entries: Sequence[TokenLogprob]) -> dict[str, Any]:
         """The next entries of a streamed reply."""
         offset = self._offsets[reply // self._n] + self._shown[reply]
-        found = legacy_logprobs(self._tokenizer, ((e.token_id, e) for e in entries), offset)
+        found = legacy_logprobs(
+            self._tokenizer, ((e.token_id, e) for e in entries), offset, with_ids=self._with_ids
+        )
         self._shown[reply] += sum(map(len, found["tokens"]))
         return found
 
