@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -16,13 +17,18 @@ from hypothesis import strategies as st
 
 from checkpoints_tiny import write_safetensors
 from codellama.cli.serve import _named
+from codellama.engine.completion import Piece
 from codellama.engine.engine import Engine
+from codellama.engine.params import SamplingParams
+from codellama.engine.prompts import Prompt
 from codellama.engine.scoring import Scoring
 from codellama.errors import ConfigError
+from codellama.server.generation import Generation
 from codellama.server.lines import LineLimit
 from codellama.server.routes.replay import weights_sha256
 from codellama.server.run import load
 from codellama.server.settings import Limits, Settings
+from codellama.server.streaming import written
 from fakes import ByteTokenizer, ReferenceKernel, ScriptedModel, log_softmax
 
 
@@ -184,3 +190,31 @@ def test_a_text_is_scored_token_by_token_and_leaves_no_block() -> None:
     pool = engine.pool
     assert pool.n_free == pool.n_blocks
     assert pool.n_published == len(ids) // 16
+
+
+def test_a_client_that_does_not_read_is_given_up() -> None:
+    """More than it may leave unread ends its stream, and what makes the text."""
+    cancelled: list[Generation] = []
+
+    class Canceller:
+        def cancel(self, generation: Generation) -> None:
+            cancelled.append(generation)
+
+    async def read(n_unread: int) -> list[bytes]:
+        prompt = Prompt(ids=(1,), stop_ids=frozenset(), bare=True)
+        generation = Generation([prompt], SamplingParams(), 1, b"", Canceller())
+        generation.push(0, Piece(text="a", token_ids=(5,)))
+        found = []
+        parts = written(generation, lambda _, piece: piece.text.encode(), lambda _: b"FAIL", 100)
+        async for part in parts:
+            found.append(part)
+            if len(found) == 1:  # all of this comes while the first part is being sent
+                generation.push(0, Piece(text="b" * n_unread, token_ids=(6,)))
+            else:
+                generation.fail("the end")
+        return found
+
+    assert asyncio.run(read(100)) == [b"a", b"b" * 100, b"FAIL"]  # by the end, not before
+    assert not cancelled
+    assert asyncio.run(read(101)) == [b"a", b"b" * 101, b"FAIL"]
+    assert len(cancelled) == 1

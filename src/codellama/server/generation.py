@@ -136,7 +136,8 @@ class Generation:
 
     @property
     def unread_chars(self) -> int:
-        """Characters that came and were not taken yet."""
+        """Characters that came and were not dealt with yet: those of the batch that the reader has,
+        and of what came since it took it."""
         return self._unread_chars
 
     async def batches(self) -> AsyncIterator[list[tuple[int, Piece]]]:
@@ -148,8 +149,9 @@ class Generation:
                 self._waiter = None
             if self._inbox:
                 batch, self._inbox = self._inbox, []
-                self._unread_chars = 0
+                n_taken = self._unread_chars
                 yield batch
+                self._unread_chars -= n_taken
             if not self._inbox and (self.failure is not None or not self.n_open):
                 return
 
