@@ -8,8 +8,10 @@ cd "$(dirname "$0")/.."
 out=${1:-build/cascade}
 run=${CODELLAMA:-codellama}
 
-[ -f "$out-corpus/chat.jsonl" ] || "$run" data build recipes/corpus/standard-library.toml \
-  --out "$out-corpus" --vocabulary 2048 --chat recipes/corpus/chat.toml --conversations 3000
+if ! [ -f "$out-corpus/chat.jsonl" ] || ! [ -d "$out-corpus/tokens" ]; then
+  "$run" data build recipes/corpus/standard-library.toml --out "$out-corpus" \
+    --vocabulary 2048 --chat recipes/corpus/chat.toml --conversations 3000
+fi
 "$run" train recipes/cascade/cascade.toml --corpus "$out-corpus" --out "$out" --effects
 "$run" chat --model "$out/model" "Write a function that adds two numbers." || true
 echo "$out/effects.svg $out/curves.svg"

@@ -67,6 +67,16 @@ def child(corpus: CorpusFolder, out: Path, rank: int, size: int, port: int) -> i
     os._exit(0)
 
 
+def wait_for_steps(n: int, figures: Path, pid: int) -> None:
+    """Until `n` lines are added to `figures`, or the process has ended by itself."""
+    figures.touch()
+    before = figures.read_text().count("\n")
+    while figures.read_text().count("\n") < before + n:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return
+        time.sleep(0.02)
+
+
 def main(corpus_folder: str, out_folder: str, n_kills: int, n_processes: int) -> None:
     torch.set_num_threads(1)
     corpus, out = CorpusFolder(Path(corpus_folder)), Path(out_folder)
@@ -79,7 +89,9 @@ def main(corpus_folder: str, out_folder: str, n_kills: int, n_processes: int) ->
             port = free.getsockname()[1]
         children = [child(corpus, out, rank, n_processes, port) for rank in range(n_processes)]
         if n_killed < n_kills:
-            time.sleep(random.uniform(0.05, 0.5 if n_processes == 1 else 3.0))
+            if n_processes > 1:  # they need seconds to find each other
+                wait_for_steps(random.randint(1, 12), out / "figures", children[0])
+            time.sleep(random.uniform(0.05, 0.5))
             for pid in children:  # at once, as when a machine goes
                 os.kill(pid, signal.SIGKILL)
         statuses = [os.waitpid(pid, 0)[1] for pid in children]

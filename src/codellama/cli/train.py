@@ -9,15 +9,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from codellama.cli.usage import UsageError
 from codellama.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from torch import Tensor
 
     from codellama.cli.train_line import ProgressLine
     from codellama.model.transformer import Transformer
@@ -244,7 +242,7 @@ def _train(
         progress.figures(trainer.progress.step, figures)
         return figures
 
-    def after_stage(stage: Stage, weights: Mapping[str, Tensor]) -> Mapping[str, object]:
+    def after_stage(stage: Stage, weights: Mapping[str, Any]) -> Mapping[str, object]:
         n_stages = recipe.stages.index(stage) + 1
         model = out / "models" / stage.name
         export(recipe, weights, corpus.tokenizer, model, n_stages=n_stages)
