@@ -11,13 +11,17 @@ from typing import Any
 
 @dataclass
 class Stream:
-    """One streamed reply: its status, seconds to the first text, gaps between parts, and text."""
+    """One streamed reply: its status, seconds to the first text, gaps between parts, and text.
+
+    `n_tokens` is what the server says that it wrote; 0 where it does not say.
+    """
 
     status: int = 0
     first_s: float | None = None
     total_s: float = 0.0
     gaps_s: list[float] = field(default_factory=list)
     n_chunks: int = 0
+    n_tokens: int = 0
     text: str = ""
     is_complete: bool = False
     has_error: bool = False
@@ -26,7 +30,8 @@ class Stream:
 async def stream(port: int, body: dict[str, Any], *, leave_after: float | None = None) -> Stream:
     """`POST /v1/completions` with `stream`; hangs up after `leave_after` seconds."""
     found = Stream()
-    data = json.dumps(body | {"stream": True}).encode()
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    data = json.dumps(body | options).encode()
     began = last = time.perf_counter()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -47,6 +52,8 @@ async def stream(port: int, body: dict[str, Any], *, leave_after: float | None =
                     continue
                 event = json.loads(line[6:])
                 found.has_error |= "error" in event
+                usage = event.get("usage") or {}
+                found.n_tokens = usage.get("completion_tokens", found.n_tokens)
                 for choice in event.get("choices", ()):
                     if not choice["text"]:
                         continue
@@ -67,9 +74,20 @@ async def stream(port: int, body: dict[str, Any], *, leave_after: float | None =
 
 async def get(port: int, path: str) -> tuple[int, bytes]:
     """The status and body of a GET."""
+    return await request(port, "GET", path, None)
+
+
+async def request(
+    port: int, method: str, path: str, body: dict[str, Any] | None
+) -> tuple[int, bytes]:
+    """The status and body of an answer that is not streamed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
-    writer.write(head.encode())
+    data = b"" if body is None else json.dumps(body).encode()
+    head = (
+        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
+    writer.write(head.encode() + data)
     data = await reader.read()
     writer.close()
     return int(data.split(b" ", 2)[1]), data.partition(b"\r\n\r\n")[2]

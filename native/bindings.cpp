@@ -248,7 +248,8 @@ NewArray<float> matmul(const AnyArray& x, const std::string& format, int64_t row
     const nb::gil_scoped_release release;
     const Matrix stored{parsed, rows, cols, stride, bytes.data()};
     if (is_quantised(parsed)) {
-        PackedMatrix packed(parsed, rows, cols);
+        Arena arena;
+        PackedMatrix packed(parsed, rows, cols, arena);
         packed.pack(stored, 0, packed.n_panels());
         Activations rounded(cols);
         rounded.arrange(n_tokens, kernels.tile_tokens(n_tokens));

@@ -5,24 +5,9 @@
 #include <cstdint>
 #include <string>
 
+#include "memory.h"
+
 namespace codellama {
-
-// Zeroed memory straight from the system, which backs a page when it is first touched.
-class Reservation {
-  public:
-    enum class Pages { small, large };  // large ones where the system has them
-
-    explicit Reservation(size_t n_bytes, Pages pages = Pages::small);  // throws std::bad_alloc
-    ~Reservation();
-    Reservation(const Reservation&) = delete;
-    Reservation& operator=(const Reservation&) = delete;
-
-    void* data() const { return data_; }
-
-  private:
-    void* data_;
-    size_t n_bytes_;
-};
 
 // How keys and values are kept: as they are, as halves, or rounded to 8 bits with a scale for each
 // position of a head.

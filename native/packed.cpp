@@ -36,12 +36,12 @@ void place(const uint8_t* codes, int n_bits, int r, uint8_t* group) {
 
 }  // namespace
 
-PackedMatrix::PackedMatrix(Format format, int64_t rows, int64_t cols)
+PackedMatrix::PackedMatrix(Format format, int64_t rows, int64_t cols, Arena& arena)
     : format_(format),
       rows_(rows),
       n_groups_(cols / kBlock),
       panel_bytes_(panel_layout(block_layout(format)).bytes(n_groups_)),
-      memory_(static_cast<size_t>(n_panels() * panel_bytes_), Reservation::Pages::large) {}
+      data_(arena.take(static_cast<size_t>(n_panels() * panel_bytes_))) {}
 
 void PackedMatrix::pack(const Matrix& stored, int64_t first, int64_t end) {
     const BlockLayout layout = block_layout(format_);
@@ -51,7 +51,7 @@ void PackedMatrix::pack(const Matrix& stored, int64_t first, int64_t end) {
     const int64_t part_bytes = layout.has_low ? 2 * kPanelRows : kPanelRows;
     Block block;
     for (int64_t p = first; p < end; ++p) {
-        uint8_t* base = data() + p * panel_bytes_;
+        uint8_t* base = data_ + p * panel_bytes_;
         std::memset(base, 0, static_cast<size_t>(panel_bytes_));
         const int64_t n_rows = std::min<int64_t>(kPanelRows, rows_ - p * kPanelRows);
         for (int r = 0; r < n_rows; ++r) {

@@ -19,11 +19,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 
 #include "blocks.h"
-#include "cache.h"
 #include "format.h"
+#include "memory.h"
 
 namespace codellama {
 
@@ -49,8 +48,9 @@ constexpr PanelLayout panel_layout(const BlockLayout& layout) {
 
 class PackedMatrix {
   public:
-    // Room for a matrix of a quantised format. Throws std::bad_alloc.
-    PackedMatrix(Format format, int64_t rows, int64_t cols);
+    // Room in `arena`, which must outlive this, for a matrix of a quantised format. Throws
+    // std::bad_alloc.
+    PackedMatrix(Format format, int64_t rows, int64_t cols, Arena& arena);
 
     // Lays out the panels [first, end) of a stored matrix of this shape.
     void pack(const Matrix& stored, int64_t first, int64_t end);
@@ -59,14 +59,12 @@ class PackedMatrix {
     int64_t rows() const { return rows_; }
     int64_t n_groups() const { return n_groups_; }
     int64_t n_panels() const { return (rows_ + kPanelRows - 1) / kPanelRows; }
-    const uint8_t* panel(int64_t i) const { return data() + i * panel_bytes_; }
+    const uint8_t* panel(int64_t i) const { return data_ + i * panel_bytes_; }
 
   private:
-    uint8_t* data() const { return static_cast<uint8_t*>(memory_.data()); }
-
     Format format_;
     int64_t rows_, n_groups_, panel_bytes_;
-    Reservation memory_;
+    uint8_t* data_;
 };
 
 }  // namespace codellama

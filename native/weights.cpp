@@ -107,7 +107,7 @@ Weights::Given Weights::set(const std::string& name, const std::string& format_n
         if (slot.weight != nullptr) slot.weight->stored = stored;
         return {nullptr, stored, true};
     }
-    slot.weight->packed = std::make_unique<PackedMatrix>(format, rows, cols);
+    slot.weight->packed = std::make_unique<PackedMatrix>(format, rows, cols, packed_);
     return {slot.weight->packed.get(), stored, is_embedding};
 }
 

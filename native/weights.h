@@ -78,6 +78,7 @@ class Weights {
     void add_matrix(const std::string& name, Weight* weight, int64_t rows, int64_t cols);
     void add_vector(const std::string& name, std::vector<float>& vector, int64_t n);
 
+    Arena packed_;
     std::vector<std::string> names_;  // in file order
     std::map<std::string, Slot> slots_;
     bool tied_, finished_ = false;

@@ -15,6 +15,7 @@ from codellama.engine.llm import LLM
 from codellama.engine.plan import EnginePlan
 from codellama.model.config import ModelConfig
 from codellama.runners import Batch
+from codellama.text.beginnings import Beginnings
 from codellama.text.tokenizer import Tokenizer
 
 _MASK = (1 << 64) - 1
@@ -29,6 +30,7 @@ class ByteTokenizer:
     n_vocab = 264
     unk_id, bos_id, eos_id = 0, 1, 2
     prefix_id, suffix_id, middle_id, eot_id, step_id = 259, 260, 261, 262, 263
+    control_ids = frozenset((0, 1, 2, 259, 260, 261, 262, 263))
     has_infill = True
 
     def encode(
@@ -55,6 +57,10 @@ class ByteTokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         return bytes([token_id - _BYTES]) if _BYTES <= token_id < _BYTES + 256 else b""
+
+    @property
+    def beginnings(self) -> Beginnings:
+        return Beginnings({i: self.token_bytes(i) for i in range(self.n_vocab)})
 
     def stream_decoder(self, *, bare: bool) -> _ByteDecoder:
         return _ByteDecoder(self, bare=bare)

@@ -17,12 +17,14 @@ PACKAGE = Path(codellama.__file__).parent
 ROWS = [
     {"__main__"},
     {"cli"},
-    {"server"},
+    {"cluster"},
+    {"server", "lsp", "eval", "plan"},
     {"engine", "train", "bench"},
     {"runners"},
     {"checkpoint"},
+    {"solve"},
     {"model", "quant"},
-    {"text"},
+    {"text", "sandbox"},
     {"errors", "settings", "strict_json", "_native", "nano"},
 ]
 ROW = {name: depth for depth, names in enumerate(ROWS) for name in names}

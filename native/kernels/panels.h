@@ -113,7 +113,7 @@ struct Tile {
         }
     }
 
-    static constexpr int64_t kAhead = 2048;  // bytes
+    static constexpr int64_t kAhead = 16 * kPanel.group;  // bytes
 };
 
 // n tokens (at most T) of one panel and one tile; the first n_rows rows are written.

@@ -135,7 +135,8 @@ void check_packed(const Kernels& kernels, std::mt19937& random, Format format, i
     const int64_t stride = row_bytes(format, cols);
     const std::unique_ptr<uint8_t[]> memory(new uint8_t[static_cast<size_t>(rows * stride)]);
     fill(random, format, memory.get(), rows * stride);
-    PackedMatrix packed(format, rows, cols);
+    Arena arena;
+    PackedMatrix packed(format, rows, cols, arena);
     packed.pack({format, rows, cols, stride, memory.get()}, 0, packed.n_panels());
     Activations x(cols);
     x.arrange(n_tokens, kernels.tile_tokens(n_tokens));

@@ -9,6 +9,8 @@
     ├── TrainingError      a training run that cannot go on
     ├── OutOfMemory        the key/value cache or the machine is too small
     ├── EngineFailed       a process with an engine in it cannot go on
+    ├── SandboxError       the sandbox itself failed; a program that fails in it is a result
+    │   └── SandboxUnavailable   this machine cannot isolate programs
     └── MissingExtra       an optional part of the package is not installed
 
 A message says where, what was found and what was expected; `hint` says what to do.
@@ -61,6 +63,25 @@ class OutOfMemory(CodeLlamaError):
 
 class EngineFailed(CodeLlamaError):
     """Another process, with an engine in it, said why it cannot go on."""
+
+
+class SandboxError(CodeLlamaError):
+    """The sandbox itself failed; a program that fails inside it is a result, not an error."""
+
+
+class SandboxUnavailable(SandboxError):
+    """This machine cannot isolate programs, so none is run. `missing` names what it lacks.
+
+    The command line exits with code 3.
+    """
+
+    def __init__(self, missing: tuple[str, ...]) -> None:
+        super().__init__(
+            "programs cannot be isolated here, so none is run: " + "; ".join(missing),
+            hint="run this on Linux 6.7 or later, or where user namespaces are allowed "
+            "(docs/sandbox.md)",
+        )
+        self.missing = missing
 
 
 class MissingExtra(CodeLlamaError):

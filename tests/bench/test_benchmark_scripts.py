@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,3 +74,39 @@ def test_the_documented_tables_are_those_of_the_newest_result() -> None:
     assert made.strip() == markdown(json.loads(results[-1].read_text())).strip(), (
         f"run: python benchmarks/table.py {results[-1]}"
     )
+
+
+def test_the_documented_servers_are_those_of_the_newest_result() -> None:
+    from serve_table import markdown
+
+    results = sorted((BENCHMARKS / "results").glob("*_serve_*.json"))
+    page = (DOCS / "performance.md").read_text(encoding="utf-8")
+    made = page.split("<!-- made by benchmarks/serve_table.py -->\n")[1]
+    made = made.split("<!-- end of servers -->")[0]
+    expected = markdown(json.loads(results[-1].read_text())) if results else ""
+    assert made.strip() == expected.strip(), "run: python benchmarks/serve_table.py RESULT"
+
+
+def test_servers_are_put_side_by_side_by_streams() -> None:
+    from serve_table import markdown
+
+    def row(n: int, speed: float, complete: int) -> dict[str, Any]:
+        others = ("tokens", "first_p50_ms", "first_p99_ms", "gap_p50_ms", "gap_p99_ms")
+        return {"streams": n, "tokens_per_s": speed, "complete": complete, "memory_mib": 9,
+                **dict.fromkeys(others, 5.0)}  # fmt: skip
+
+    record = {
+        "machine": {"cpu": "a CPU", "memory_gb": 4}, "threads": 2, "date": "2026-01-01T00:00",
+        "commit": "abc", "tokens": 8, "rounds": 3, "skipped": {"vllm": "it is not here"},
+        "runs": [{"model": "nano", "format": "f32", "samples": {
+            "ours": [row(1, 10, 1), row(1, 30, 1), row(1, 20, 1), row(8, 99, 8)],
+            "llama": [row(1, 7, 1), row(8, 50, 6)],
+        }}],
+    }  # fmt: skip
+    lines = markdown(record).splitlines()
+    table = [line.split(" | ") for line in lines if line.startswith(("| 1 ", "| 8 "))]
+    assert [(cells[0], cells[1], cells[2]) for cells in table] == [
+        ("| 1", "codellama", "20"), ("| 1", "llama.cpp", "7"),
+        ("| 8", "codellama", "99"), ("| 8", "llama.cpp (2 failed)", "50"),
+    ]  # fmt: skip
+    assert lines[-1] == "Left out: vLLM, it is not here."

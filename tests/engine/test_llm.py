@@ -310,3 +310,49 @@ def test_keys_and_values_may_be_kept_coarser(kv_cache: str) -> None:
 def test_a_cache_of_another_format_is_refused() -> None:
     with pytest.raises(ConfigError, match="`kv_cache` is 'q4_0'; expected 'f32', 'f16', 'q8_0'"):
         LLM.load("nano", kv_cache="q4_0")
+
+
+def test_as_they_end_gives_what_complete_gives() -> None:
+    prompts = [f"prompt {i}" for i in range(9)]
+    params = [SamplingParams(temperature=1.0, max_tokens=3 + 5 * (i % 4), seed=i) for i in range(9)]
+    alone = [fake_llm().complete(p, q).text for p, q in zip(prompts, params, strict=True)]
+    llm = fake_llm(max_num_seqs=4)
+    asked: list[int] = []
+
+    def requests() -> Any:
+        for i, (prompt, one) in enumerate(zip(prompts, params, strict=True)):
+            asked.append(i)
+            yield llm.prompt(prompt), one
+
+    coming = llm.as_they_end(requests())
+    place, first = next(coming)
+    assert len(asked) == llm.plan.max_num_seqs < 9  # taken as there is room, not all at once
+    found = {place: first.text} | {place: one.text for place, one in coming}
+    assert found == dict(enumerate(alone))
+    assert list(found) != sorted(found), "short replies overtake long ones"
+
+
+def test_who_stops_listening_leaves_nothing_behind() -> None:
+    llm = fake_llm()
+    request = (llm.prompt("a"), SamplingParams(temperature=1.0, max_tokens=50, seed=1))
+    short = (llm.prompt("b"), SamplingParams(temperature=1.0, max_tokens=1, seed=1))
+    coming = llm.as_they_end([request, short, request])
+    next(coming)
+    coming.close()
+    engine = llm._engine._engine
+    assert engine is not None
+    assert engine.n_requests == 0
+    assert engine.pool.n_free == engine.pool.n_blocks
+
+
+def test_logprobs_of_a_text() -> None:
+    model = ScriptedModel()
+    llm = fake_llm(model)
+    ids = ByteTokenizer().encode("some text", bos=True)
+    found = llm.logprobs("some text")
+    assert found[0] is None
+    for i in range(1, len(ids)):
+        expected = log_softmax(model.logits_after(ids[:i]))[ids[i]]
+        assert found[i] == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(ContextTooLong):
+        fake_llm(max_seq_len=20).logprobs("far more than twenty bytes of text")

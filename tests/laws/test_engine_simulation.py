@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from collections import Counter
 from typing import Any
 
@@ -205,23 +206,24 @@ def simulate(seed: int) -> str:
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_the_books_are_right_after_every_step(seed: int) -> None:
+def test_SIM_1_the_books_are_right_after_every_step(seed: int) -> None:
     simulate(seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(200, 2000, 200))
-def test_the_books_are_right_over_many_more_seeds(first: int) -> None:
-    for seed in range(first, first + 200):
+def test_SIM_1_two_thousand_seeds_in_a_minute() -> None:
+    began = time.process_time()
+    for seed in range(2000):
         try:
             simulate(seed)
         except AssertionError as error:
             error.add_note(f"seed {seed}")
             raise
+    assert time.process_time() - began < 60
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_same_events_give_the_same_steps(seed: int) -> None:
+def test_SIM_2_the_same_events_give_the_same_steps(seed: int) -> None:
     assert simulate(seed) == simulate(seed)
 
 

@@ -6,7 +6,10 @@ import asyncio
 import dataclasses
 import http.client
 import json
+import os
+import re
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -110,6 +113,11 @@ class Running:
     def get(self, path: str, **keywords: Any) -> Answer:
         return self.ask("GET", path, **keywords)
 
+    def is_idle(self) -> bool:
+        """Whether nothing runs and nothing is held for it."""
+        pool = self.served.service.engine.pool
+        return self.served.service.n_live == 0 and bool(pool.n_free == pool.n_blocks)
+
     def on_loop(self, function: Callable[[], Any]) -> Any:
         """Runs `function` in the server's event loop."""
 
@@ -200,3 +208,16 @@ def running(
             one.service.stop()
         state.workers.shutdown()
         assert not thread.is_alive(), "the server did not end"
+
+
+def started(command: list[str]) -> tuple[subprocess.Popen[str], int]:
+    """A process that serves, and its port."""
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+        if found is not None:
+            return process, int(found[1])
+    raise AssertionError(f"it left with {process.wait()}")

@@ -14,7 +14,7 @@ import pytest
 from harness import Running, running, scripted
 
 from codellama.errors import ConfigError
-from codellama.server import access
+from codellama.server import access, playground
 from codellama.server.app import ENDPOINTS
 from codellama.server.run import JsonLines
 from codellama.server.settings import Settings, read_keys
@@ -71,7 +71,8 @@ def test_ACC_2_every_route_is_closed_but_the_listed_ones() -> None:
         )
         assert raw(server, twice.encode() + b"\r\n")[0] == 401
         assert server.ask("OPTIONS", "/v1/models").status == 204
-    assert {"/", "/health", "/ready", "/v1/health"} == access.OPEN
+    assert {"/", "/health", "/ready", "/v1/health"} | playground.PATHS == access.OPEN
+    assert all(path.startswith("/assets/") for path in playground.PATHS)
 
 
 def test_ACC_3_the_path_is_the_one_on_the_wire() -> None:
@@ -118,8 +119,16 @@ def test_ACC_4_hosts_and_origins() -> None:
             assert answer.status == 200
             assert answer.headers["access-control-allow-origin"] == origin
             assert "access-control-allow-credentials" not in answer.headers
-        for origin in ("https://evil.example", "null", "https://ok.example.evil.example"):
+        for origin in ("https://evil.example", "null", "https://ok.example.evil.example",
+                       f"http://127.0.0.1:{port + 1}", f"http://localhost:{port}",
+                       "http://box.example:9", "http://127.0.0.1"):  # fmt: skip
             assert status(Origin=origin, **json_type) == 403
+        own = f"http://127.0.0.1:{port}"
+        answer = server.post("/v1/completions", {"prompt": "x"}, headers={
+            "Origin": own, "Content-Type": "application/json"})  # fmt: skip
+        assert answer.status == 200
+        assert "access-control-allow-origin" not in answer.headers
+        assert status(Origin=own, Content_Type="text/plain") == 415
         assert status(Origin="https://ok.example") == 415
         assert status(Origin="https://ok.example", Content_Type="text/plain") == 415
         plain = server.post("/v1/completions", {"prompt": "x"})

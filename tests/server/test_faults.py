@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
-import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import time
 from typing import Any
 
 import pytest
-from harness import running, scripted, until
+from harness import running, scripted, started, until
 from streams import together
 
 from codellama.server import run as run_module
@@ -128,11 +127,53 @@ def test_FLT_2_a_frozen_engine_is_seen_and_left(
     assert "Thread" in capfd.readouterr().err
 
 
+FROZEN = """
+import sys, time
+from codellama.engine.engine import Engine
+from codellama.server.run import serve
+from codellama.server.settings import Settings
+
+def frozen_step(self):
+    time.sleep(600)
+
+Engine.step = frozen_step
+settings = Settings(port=0, threads=1, stall_s=0.5, stall_exit_s=2.0)
+serve(settings, (), "test", lambda line: print(line, file=sys.stderr, flush=True))
+"""
+
+
+def test_FLT_2_a_frozen_process_says_so_and_leaves_with_70() -> None:
+    """The whole process: 503, then where it was stuck, then its end; no client is left hanging."""
+    assert (Settings().stall_s, Settings().stall_exit_s) == (12, 60)
+    process, port = started([sys.executable, "-c", FROZEN])
+    asking = threading.Thread(target=lambda: together(port, [body("x", stream=True)]))
+    asking.start()
+    began, statuses = time.monotonic(), set()
+    while process.poll() is None and time.monotonic() - began < 30:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+            connection.request("GET", "/health")
+            statuses.add(connection.getresponse().status)
+            connection.close()
+        time.sleep(0.05)
+    assert process.wait(1) == 70
+    assert time.monotonic() - began > 2.0
+    assert 503 in statuses
+    assert process.stderr is not None
+    said = process.stderr.read()
+    process.stderr.close()
+    assert "frozen_step" in said, "the stack tells where"
+    assert "in one step for" in said
+    asking.join(5)
+    assert not asking.is_alive()
+
+
 def test_FLT_2_an_engine_that_dies_takes_nobody_with_it() -> None:
     """Open streams get an error, health says so, and new requests are refused."""
     with running(scripted(ScriptedModel(n_blocks=512, script=lambda t: GOOD))) as server:
         service = server.served.service
         step, n = service.engine.step, 0
+        died: list[float] = []
 
         def dying() -> Any:
             nonlocal n
@@ -140,11 +181,13 @@ def test_FLT_2_an_engine_that_dies_takes_nobody_with_it() -> None:
                 return []
             n += 1
             if n > 5:
+                died.append(time.monotonic())
                 raise MemoryError
             return step()
 
         service.engine.step = dying  # type: ignore[method-assign]
         found = together(server.port, [body("x", max_tokens=400)] * 3)
+        assert time.monotonic() - died[0] < 5
         for one in found:
             assert one.status == 200
             assert "error" in one.events[-1]
@@ -158,16 +201,9 @@ def test_FLT_2_an_engine_that_dies_takes_nobody_with_it() -> None:
 
 def start(*flags: str) -> tuple[subprocess.Popen[str], int]:
     """`codellama serve` on a free port, ready."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "codellama", "serve", "--port", "0", "--threads", "1", *flags],
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
-    assert process.stderr is not None
-    for line in process.stderr:
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
-        if found is not None:
-            return process, int(found[1])
-    raise AssertionError(f"it left with {process.wait()}")
+    return started(
+        [sys.executable, "-m", "codellama", "serve", "--port", "0", "--threads", "1", *flags]
+    )
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])

@@ -38,6 +38,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "TgiRequest": {"inputs": "x", "parameters": {"max_new_tokens": 1}},
     "EmbeddingRequest": {"input": "x"},
     "EventRequest": {"type": "view"},
+    "PromptRequest": {"prompt": "x"},
+    # Refused for its two tasks, but after every field was checked: else each opens a sandbox.
+    "SolveRequest": {"task": "x", "prefix": "x"},
     "Bundle": {"format": 1, "version": "", "model": "", "weights_sha256": "", "arithmetic": "",
                "prompt_ids": [1, 70], "stop_ids": [2], "bare": True, "seed": 1, "text": "C",
                "sampling": {"max_tokens": 1}, "token_ids": [70]},
@@ -245,7 +248,7 @@ def test_LIM_2_memory_of_replies_is_charged_to_admission() -> None:
         worst = 400 * (160 + 120 * 5)
         assert n == (1 << 20) // worst
         until(lambda: not service.n_live)
-        assert service._reserved_bytes == service._reserved_tokens == 0
+        assert service.admission.reserved_bytes == service.admission.reserved_tokens == 0
 
 
 def test_LIM_2_scores_are_charged_too(server: Running) -> None:
@@ -255,7 +258,7 @@ def test_LIM_2_scores_are_charged_too(server: Running) -> None:
     with running(model, settings=settings) as small:
         assert small.post("/v1/completions", asked).status == 200
         assert small.post("/v1/completions", asked | {"n": 8}).status == 400
-        assert small.served.service._reserved_bytes == 0
+        assert small.served.service.admission.reserved_bytes == 0
     long = {"prompt": "x" * 100, "echo": True, "logprobs": 1}  # more than the context of 64
     assert server.post("/v1/completions", long).status == 400
 
@@ -282,7 +285,7 @@ def test_leaving_while_a_prompt_is_scored() -> None:
         gate.release()
         until(lambda: service.engine.pool.n_free == service.engine.pool.n_blocks)
         assert len(model.batches) == 1
-        assert service._reserved_bytes == 0
+        assert service.admission.reserved_bytes == 0
         for _ in range(50):
             gate.release()
 

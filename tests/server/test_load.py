@@ -50,12 +50,12 @@ def quiet(server: Running) -> bool:
         not service.n_live
         and not service._owners
         and not service._live
-        and service._reserved_tokens == service._reserved_bytes == 0
+        and service.admission.reserved_tokens == service.admission.reserved_bytes == 0
         and pool.n_free == pool.n_blocks
     )
 
 
-def test_LOAD_1_2_many_streams_each_as_if_alone() -> None:
+def test_LOAD_1_LOAD_2_many_streams_each_as_if_alone() -> None:
     """256 streams, 32 at a time; memory, descriptors and tasks return to where they were."""
     with running(nano(), settings=WIDE) as server:
         solo = {i: together(server.port, [body(i)])[0].text for i in range(8)}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-from harness import Running, running, scripted
+from harness import Running, running, scripted, until
 
 from codellama import SamplingParams
 from codellama.engine.prompts import Prompt
@@ -233,12 +233,9 @@ def test_async_streams_and_leaving_early(live: Running) -> None:
             async for _ in stream:
                 break
             await stream.close()
-            while live.served.service.n_live:
-                await asyncio.sleep(0.01)
 
     asyncio.run(main())
-    pool = live.served.service.engine.pool
-    assert pool.n_free == pool.n_blocks
+    until(live.is_idle)
 
 
 def test_an_error_in_a_stream_raises() -> None:

@@ -12,14 +12,8 @@ import pytest
 
 from codellama.errors import ConfigError
 from codellama.train.build import BuildSettings, build
-from codellama.train.corpus import (
-    Document,
-    build_corpus,
-    file_reason,
-    functions,
-    read_documents,
-    scrub,
-)
+from codellama.train.cleaning import file_reason, scrub
+from codellama.train.corpus import Document, build_corpus, functions, read_documents
 from codellama.train.decontaminate import Fingerprints
 from codellama.train.licences import licence_of
 from codellama.train.sources import SourceList, collect

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from codellama.train.chunks import chunk_table, cut
 from codellama.train.corpus import Document
 from codellama.train.data import ChatSource, Row, RowStream, Sample, TextSource, pack
 from codellama.train.loss import IGNORED
+from codellama.train.shards import StoredTexts, write_shards
 from fakes import ByteTokenizer
 
 T = ByteTokenizer()
@@ -89,10 +91,16 @@ def test_a_cut_prefers_the_start_of_a_definition() -> None:
     assert parts[1].startswith("def g")
 
 
-def _stream(rate: float = 0.5, seed: int = 1) -> RowStream:
-    texts = [f"def f{i}(x):\n    return x + {i}\n" * (1 + i % 5) for i in range(60)]
+def _stored(texts: list[str]) -> StoredTexts:
     documents = [Document("p", f"{i}.py", "train", "python", t) for i, t in enumerate(texts)]
-    table = chunk_table(documents, 96, lambda lines: [T.encode(line) for line in lines])
+    with tempfile.TemporaryDirectory() as folder:  # what is mapped stays when its name goes
+        write_shards(documents, Path(folder), T, "bytes")
+        return StoredTexts(Path(folder), "train-python")
+
+
+def _stream(rate: float = 0.5, seed: int = 1) -> RowStream:
+    documents = _stored([f"def f{i}(x):\n    return x + {i}\n" * (1 + i % 5) for i in range(60)])
+    table = chunk_table(documents, 96)
     return RowStream({"python": TextSource(documents, table, T, rate)}, {"python": 1.0}, 96, seed)
 
 
@@ -156,11 +164,11 @@ def test_an_empty_source_is_refused() -> None:
 
 def test_line_rate_decides_how_parts_are_cut() -> None:
     text = "\n".join(f"value_{i} = {i}" for i in range(20))
-    document = Document("p", "a.py", "train", "python", text)
-    table = chunk_table([document], 1024, lambda lines: [T.encode(line) for line in lines])
+    documents = _stored([text])
+    table = chunk_table(documents, 1024)
 
     def share(line_rate: float) -> float:
-        source = TextSource([document], table, T, 1.0, line_rate)
+        source = TextSource(documents, table, T, 1.0, line_rate)
         found = [source.sample(0, str(i)).ids for i in range(400)]
         after = [ids[ids.index(T.suffix_id) + 1] for ids in found]
         return sum(i in (T.middle_id, T.encode_bare("\n")[0]) for i in after) / len(found)
@@ -170,13 +178,9 @@ def test_line_rate_decides_how_parts_are_cut() -> None:
     assert 0.4 < share(0.5) < 0.8
 
 
-def test_parts_kept_for_another_tokenizer_are_not_used(tmp_path: Path) -> None:
-    document = Document("p", "a.py", "train", "python", "x = 1\n" * 100)
-
-    def table(per_line: int, digest: str) -> int:
-        encode = lambda lines: [[3] * per_line for _ in lines]  # noqa: E731
-        return len(chunk_table([document], 64, encode, (tmp_path, digest)))
-
-    first = table(4, "one")
-    assert table(9, "one") == first  # from the folder
-    assert table(9, "two") > first
+def test_parts_are_kept_under_the_digest_of_the_text(tmp_path: Path) -> None:
+    one, two = _stored(["x = 1\n" * 100]), _stored(["x = 1\n" * 300])
+    first = chunk_table(one, 64, tmp_path)
+    assert np.array_equal(chunk_table(one, 64, tmp_path), first)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert len(chunk_table(two, 64, tmp_path)) > len(first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from codellama.cli.main import main
 from codellama.errors import ConfigError
 from codellama.model.transformer import Transformer
 from codellama.train.batch import model_config
-from codellama.train.effects import FIGURES, Effects, read_stages, svg, table
+from codellama.train.effects import FIGURES, LOSSES, SHARES, Effects, read_stages, svg, table
+from codellama.train.keys import KeySource
 from codellama.train.recipe import Recipe
 from codellama.train.run import CorpusFolder
 from train_corpus import RECIPES
@@ -31,7 +33,8 @@ def test_a_model_that_knows_nothing_is_uniform(corpus_folder: Path) -> None:
             parameter.zero_()
     figures = effects(model)
     assert tuple(figures) == FIGURES
-    assert all(value == pytest.approx(math.log(512), rel=1e-5) for value in figures.values())
+    assert all(figures[name] == pytest.approx(math.log(512), rel=1e-5) for name in LOSSES)
+    assert all(figures[name] == 0 for name in SHARES)  # where all are equal <unk> comes first
 
 
 def test_each_figure_looks_at_its_own_tokens(corpus_folder: Path) -> None:
@@ -50,24 +53,60 @@ def test_each_figure_looks_at_its_own_tokens(corpus_folder: Path) -> None:
         assert row.labels[row.labels >= 0][-1] == corpus.tokenizer.eos_id
 
 
+def test_a_key_is_asked_for_behind_the_first_row_length(corpus_folder: Path) -> None:
+    recipe = Recipe.read(MICRO)
+    corpus = CorpusFolder(corpus_folder)
+    effects = Effects(corpus, recipe, n=8)
+    decode = corpus.tokenizer.decode_bare
+    for name in SHARES:
+        for row, text in effects._keys[name]:
+            said = decode(row.tokens[1:].tolist())
+            defined = dict(re.findall(r"def (\w+)\(\): return (\d\d)", said))
+            asked = dict(re.findall(r"assert (\w+)\(\) == (\d\d)", decode(text.ids)))
+            assert asked == defined
+            assert len(asked) == len(text.answers) == 4
+            answers = [decode(text.ids[at : at + 2]) for at in text.answers]
+            assert sorted(answers) == sorted(asked.values())
+            if name == "keys near":
+                assert len(text.ids) <= 257
+            else:
+                assert min(text.answers) > 256
+
+
+def test_key_documents_fill_a_row_and_teach_the_answers(corpus_folder: Path) -> None:
+    corpus = CorpusFolder(corpus_folder)
+    source = KeySource(corpus.documents("train", "function"), corpus.tokenizer, 256)
+    for number in range(20):
+        sample = source.sample(number, str(number))
+        assert 100 < len(sample.ids) <= 257
+        assert source.sample(number, str(number)) == sample
+        learned = corpus.tokenizer.decode_bare(sample.ids[sample.n_given :])
+        assert re.fullmatch(r"\d\d\n(assert \w+\(\) == \d\d\n)+", learned)
+
+
 def test_a_run_draws_its_stages(
     corpus_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     short = [part for i in range(3) for part in ("--set", f"stages.{i}.max_tokens=1000")]
     run = ["train", str(MICRO), "--corpus", str(corpus_folder), "--out", str(tmp_path), "--effects"]
     assert main([*run, *short]) == 0
-    assert "infilling     beyond     within    answers" in capsys.readouterr().err
+    assert (
+        "infilling     beyond     within    answers   keys far  keys near"
+        in capsys.readouterr().err
+    )
     stages = read_stages(tmp_path / "log.jsonl")
     assert [name for name, _ in stages] == ["code", "long", "chat"]
     assert (tmp_path / "effects.svg").is_file()
 
 
 def test_the_picture_is_to_scale_and_the_table_is_whole() -> None:
-    low, high = dict.fromkeys(FIGURES, 2.0), dict.fromkeys(FIGURES, 4.0)
+    low, high = dict.fromkeys(LOSSES, 2.0), dict.fromkeys(LOSSES, 4.0)
+    low, high = low | dict.fromkeys(SHARES, 0.5), high | dict.fromkeys(SHARES, 1.0)
     stages = [("a & b", high), ("c", low)]
     bars = [r for r in ET.fromstring(svg(stages, "t")).iter() if r.tag.endswith("rect")][1:]
     heights = [float(bar.get("height", "0")) for bar in bars]
     assert heights[0] == pytest.approx(2 * heights[1], rel=1e-3)
+    assert max(heights) == heights[0] == heights[-4]  # a share of 1 is as high as the worst loss
     assert len(heights) == 2 * len(FIGURES) + 2
     assert table(stages).count("\n") == 2
 

@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 SCRIPT = Path(__file__).with_name("killing.py")
 
 
-def _train(corpus: Path, out: Path, n_kills: int) -> int:
+def _train(corpus: Path, out: Path, n_kills: int, n_processes: int) -> int:
     paths = os.pathsep.join([str(SCRIPT.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(corpus), str(out), str(n_kills)],
-        capture_output=True, text=True, timeout=1200,
+        [sys.executable, str(SCRIPT), str(corpus), str(out), str(n_kills),
+         str(n_processes)],
+        capture_output=True, text=True, timeout=3600,
         env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -34,10 +35,21 @@ def _figures(out: Path) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("n_kills", [5, pytest.param(40, marks=pytest.mark.slow)])
-def test_killed_equals_unbroken(corpus_folder: Path, tmp_path: Path, n_kills: int) -> None:
-    _train(corpus_folder, tmp_path / "whole", 0)
-    n_killed = _train(corpus_folder, tmp_path / "broken", n_kills)
+@pytest.mark.parametrize(
+    ("n_kills", "n_processes"),
+    [
+        (5, 1),
+        pytest.param(40, 1, marks=pytest.mark.slow),
+        pytest.param(3, 2, marks=pytest.mark.slow),
+        pytest.param(40, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_equals_unbroken(
+    corpus_folder: Path, tmp_path: Path, n_kills: int, n_processes: int
+) -> None:
+    """TRN-2."""
+    _train(corpus_folder, tmp_path / "whole", 0, n_processes)
+    n_killed = _train(corpus_folder, tmp_path / "broken", n_kills, n_processes)
     assert n_killed > 0
     whole, broken = _figures(tmp_path / "whole"), _figures(tmp_path / "broken")
     assert len(whole) >= 50

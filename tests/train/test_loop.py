@@ -12,10 +12,11 @@ import torch
 
 from codellama import checkpoint
 from codellama.errors import CheckpointError, ConfigError, TrainingError
-from codellama.train.batch import batch_loss, batch_tensors
+from codellama.train.batch import RowBatch, batch_loss
 from codellama.train.data import Sample, pack
 from codellama.train.export import export
-from codellama.train.loop import StepReport, Trainer
+from codellama.train.loop import Trainer
+from codellama.train.progress import StepReport
 from codellama.train.recipe import Recipe
 from codellama.train.run import CorpusFolder
 from train_corpus import RECIPES
@@ -166,14 +167,20 @@ def test_packed_equals_alone(corpus: CorpusFolder, tmp_path: Path) -> None:
         for n in (30, 12, 50, 7, 21)
     ]
     with torch.no_grad():
-        together = sum(float(batch_loss(model, *batch_tensors([r]))) for r in pack(samples, 128))
-        alone = sum(float(batch_loss(model, *batch_tensors(pack([s], 64)))) for s in samples)
+        together = sum(
+            float(batch_loss(model, RowBatch.of([r], one_by_one=False))) for r in pack(samples, 128)
+        )
+        alone = sum(
+            float(batch_loss(model, RowBatch.of(pack([s], 64), one_by_one=False))) for s in samples
+        )
     assert together == pytest.approx(alone, rel=1e-5)
 
 
 def test_evaluations_are_logged(corpus: CorpusFolder, tmp_path: Path) -> None:
     recipe = Recipe.read(MICRO, SHORT)
-    trainer = Trainer(recipe, tmp_path, corpus.sources, evaluate=lambda model: {"figure": 1.5})
+    trainer = Trainer(
+        recipe, tmp_path, corpus.sources, evaluate=lambda model, score: {"figure": 1.5}
+    )
     assert trainer.run()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(line["stage"], line["figure"]) for line in lines] == [

@@ -13,8 +13,9 @@ from codellama.errors import ConfigError
 from codellama.model.transformer import AttentionMetadata, Transformer, init_weights
 from codellama.train.batch import model_config
 from codellama.train.export import export
-from codellama.train.loop import StepReport, Trainer
+from codellama.train.loop import Trainer
 from codellama.train.lora import adapt, levels, merged, pack, pack_base, unpack
+from codellama.train.progress import StepReport
 from codellama.train.recipe import Lora, Recipe
 from codellama.train.run import CorpusFolder
 from train_corpus import RECIPES

@@ -14,7 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from codellama.train.batch import model_config
 from codellama.train.data import Row, RowStream
-from codellama.train.loop import StepReport, Trainer
+from codellama.train.loop import Trainer
+from codellama.train.progress import StepReport
 from codellama.train.recipe import Recipe
 from codellama.train.run import CorpusFolder
 from train_corpus import RECIPES

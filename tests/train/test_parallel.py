@@ -1,4 +1,4 @@
-"""Law 11: two processes are one. Recomputation and accumulation change nothing either."""
+"""Law 11 and TRN-3: two processes are one. Recomputation and accumulation change nothing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from codellama.errors import ConfigError
-from codellama.train.loop import StepReport, Trainer
+from codellama.train.loop import Trainer
 from codellama.train.parallel import World
+from codellama.train.pieces import SavedTensors
+from codellama.train.progress import StepReport
 from codellama.train.recipe import Recipe
 from codellama.train.run import CorpusFolder
 from train_corpus import RECIPES
@@ -64,10 +66,41 @@ def test_two_processes_are_one(
         assert (second[name] - weight).norm() < 100 * tolerance * weight.norm(), name
 
 
+@pytest.mark.parametrize(
+    ("n_processes", "grid"),
+    [
+        (2, {"tensor_parallel": 2}),
+        (2, {"context_parallel": 2}),
+        pytest.param(4, {"tensor_parallel": 2, "context_parallel": 2}, marks=pytest.mark.slow),
+        pytest.param(4, {"tensor_parallel": 2}, marks=pytest.mark.slow),
+    ],
+    ids=["tensor", "context", "both", "tensor and data"],
+)
+def test_split_matrices_and_shared_rows_change_nothing(
+    corpus_folder: Path, tmp_path: Path, n_processes: int, grid: dict[str, int]
+) -> None:
+    """Losses of a grid of processes are those of one, and so are the weights it saves."""
+    more = [part for i in range(3) for part in ("--set", f"stages.{i}.optimiser.kind=adamw")]
+    more += [part for i in range(3) for part in ("--set", f"stages.{i}.max_tokens=2000")]
+    one = _run(_command(corpus_folder, tmp_path / "one", 1, *more))
+    assert one.returncode == 0, one.stderr
+    split = [part for name, n in grid.items() for part in ("--set", f"{name}={n}")]
+    many = _run(_command(corpus_folder, tmp_path / "many", n_processes, *more, *split))
+    assert many.returncode == 0, many.stderr
+    pairs = list(zip(_losses(tmp_path / "one"), _losses(tmp_path / "many"), strict=True))
+    assert len(pairs) >= 6
+    for (loss, norm), (loss_many, norm_many) in pairs:
+        assert loss_many == pytest.approx(loss, rel=1e-5)
+        assert norm_many == pytest.approx(norm, rel=1e-3)
+    first, second = (load_file(tmp_path / n / "chat.safetensors") for n in ("one", "many"))
+    for name, weight in first.items():
+        assert (second[name] - weight).norm() < 1e-3 * weight.norm(), name
+
+
 def test_a_run_goes_on_with_another_number_of_processes(
     corpus_folder: Path, tmp_path: Path
 ) -> None:
-    """One stage by two processes, the rest by one, and the sharded state is whole on the way."""
+    """One stage by two processes, the rest by one, and the state they wrote in parts is whole."""
     kinds = [part for i in range(3) for part in ("--set", f"stages.{i}.optimiser.kind=adamw")]
     whole = _run(_command(corpus_folder, tmp_path / "one", 1, *kinds))
     assert whole.returncode == 0, whole.stderr
@@ -76,6 +109,11 @@ def test_a_run_goes_on_with_another_number_of_processes(
     # Back to the checkpoint after the second stage: its successors go.
     finished = sorted((tmp_path / "mixed").glob("step-*"))
     assert len(finished) == 2
+    assert len(list(finished[0].glob("tensors-*-of-00002.safetensors"))) == 2
+    saved = SavedTensors(sorted(finished[0].glob("tensors-*")))
+    stage_end = load_file(tmp_path / "mixed" / "long.safetensors")
+    for name, weight in stage_end.items():
+        assert torch.equal(saved[f"model.{name}"], weight), name
     shutil.rmtree(finished[1])
     rest = _run(_command(corpus_folder, tmp_path / "mixed", 1, *kinds, "--resume"))
     assert rest.returncode == 0, rest.stderr

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
 from codellama.cli.main import main
+from codellama.errors import ConfigError
 from codellama.model.family import MEMBERS
 from codellama.model.transformer import Transformer
-from codellama.train.batch import flop_per_token, model_config
+from codellama.train.arithmetic import Device, flop_per_token
+from codellama.train.batch import model_config
 from codellama.train.export import final_config
-from codellama.train.plan import Device, device_hours, plan
+from codellama.train.plan import device_hours, epochs, plan
 from codellama.train.recipe import Recipe
 from train_corpus import RECIPES
 
@@ -92,3 +97,25 @@ def test_the_plan_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "886,988.0" in out
     assert "144.76 t CO2" in out
     assert "1,027.8 GiB of state" in out
+
+
+def test_epochs_follow_from_the_corpus(tmp_path: Path) -> None:
+    """Table 1: 85 % of 500B tokens are 2.03 epochs of 209B tokens of code."""
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"tokens": {"train-code": {"tokens": 209_360_000_000}}}))
+    assert epochs(Recipe.read(RECIPES / "7b" / "code.toml"), report) == [
+        "code     reads code 2.03 times"
+    ]
+    report.write_text("{}")
+    with pytest.raises(ConfigError, match="is not the report of a corpus"):
+        epochs(Recipe.read(RECIPES / "7b" / "code.toml"), report)
+
+
+def test_nano_for_a_gpu_can_be_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = Recipe.read(RECIPES / "nano" / "nano.toml")
+    config = model_config(recipe, recipe.stages[0])
+    assert config.n_params == 61_292_160
+    assert [p.tokens_per_step for p in plan(recipe)] == [262_144] * 3 + [131_072]
+    assert main(["train", str(RECIPES / "nano" / "nano.toml"), "--plan"]) == 0
+    total = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("all"))
+    assert total.split()[1:3] == ["6.48e+08", "2749"]

@@ -1,4 +1,4 @@
-"""TERM saves and leaves; one process killed brings the others down, and the run goes on."""
+"""TRN-4 and TRN-5: TERM saves and leaves; without one of its processes a run ends and goes on."""
 
 from __future__ import annotations
 
@@ -61,9 +61,14 @@ def test_term_saves_and_leaves(corpus_folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_of_two_processes_is_killed(corpus_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+def test_one_of_two_processes_is_lost(
+    corpus_folder: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    """One that is frozen is given up after `patience_s`, and torchrun needs 30 s to end it."""
     two = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
-    more = ("--set", "stages.0.max_tokens=40000", "--set", "save_every_s=0.0")
+    more = ("--set", "stages.0.max_tokens=40000", "--set", "save_every_s=0.0",
+            "--set", "patience_s=15.0")  # fmt: skip
     whole = _start(corpus_folder, tmp_path / "whole", *two, more=more)
     _, err = whole.communicate(timeout=300)
     assert whole.returncode == 0, err
@@ -74,8 +79,8 @@ def test_one_of_two_processes_is_killed(corpus_folder: Path, tmp_path: Path) -> 
     trainers = [int(pid) for pid in children
                 if b"codellama" in Path(f"/proc/{pid}/cmdline").read_bytes()]  # fmt: skip
     assert len(trainers) == 2
-    os.kill(trainers[1], signal.SIGKILL)
-    _, err = child.communicate(timeout=60)
+    os.kill(trainers[1], how)
+    _, err = child.communicate(timeout=60 if how == signal.SIGKILL else 120)
     assert child.returncode != 0
     rest = _start(corpus_folder, tmp_path / "broken", *two, more=(*more, "--resume"))
     _, err = rest.communicate(timeout=300)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole or not there, whatever happens during a save."""
+"""TRN-1 and TRN-6. Checkpoints are whole or not there, whatever happens during a save."""
 
 from __future__ import annotations
 
@@ -107,9 +107,11 @@ class _FaultyDisk(Disk):
                 if after.exists():
                     after.rename(before)
 
-    def write_tensors(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+    def write_tensors(
+        self, path: Path, tensors: Mapping[str, Tensor], notes: dict[str, str] | None = None
+    ) -> None:
         torn = self._operation()
-        super().write_tensors(path, tensors)
+        super().write_tensors(path, tensors, notes)
         self._written(path, torn)
 
     def write_json(self, path: Path, value: Mapping[str, Any]) -> None:

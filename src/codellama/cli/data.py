@@ -1,4 +1,4 @@
-"""`codellama data collect|build|measure`: a corpus to train on, and a model held against it."""
+"""`codellama data`: a corpus to train on, conversations, and a model held against them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from codellama.cli import instruct
+
 if TYPE_CHECKING:
     from codellama.engine.llm import LLM
     from codellama.train.corpus import Document
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    verbs = parser.add_subparsers(dest="action", required=True, metavar="collect|build|measure")
+    verbs = parser.add_subparsers(
+        dest="action", required=True, metavar="collect|build|instruct|verify|measure"
+    )
     collect = verbs.add_parser("collect", help="fetch the projects that a list names")
     build = verbs.add_parser(
         "build", help="clean what was collected, train the tokenizer, write conversations"
@@ -38,6 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--chat", type=Path, help="hand-written exchanges, for conversations")
     build.add_argument("--conversations", type=int, default=8000, help="how many to write")
     build.add_argument("--seed", type=int, default=7, help="orders the tokenizer's text and talks")
+    build.add_argument(
+        "--talks",
+        type=Path,
+        nargs="*",
+        default=[],
+        metavar="FILE",
+        help="further conversations as JSONL, such as `data instruct` and `data verify` write",
+    )
+    instruct.add_parsers(verbs)
     measure = verbs.add_parser("measure", help="what a model makes of the held-out functions")
     measure.add_argument("model", help="nano, or the path of a model")
     measure.add_argument("--corpus", type=Path, default=Path("build/corpus"), help="corpus folder")
@@ -50,9 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Collects; collects and builds; or measures."""
-    if args.action == "measure":
-        return _measure(args)
+    """Collects; collects and builds; makes conversations; or measures."""
+    others = {"measure": _measure, "instruct": instruct.run_instruct, "verify": instruct.run_verify}
+    if args.action in others:
+        return others[args.action](args)
     from codellama.train.sources import SourceList, collect
 
     sources = SourceList.read(args.sources)
@@ -71,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
             n_pieces=args.vocabulary,
             tokenizer=args.tokenizer,
             chat=args.chat,
+            talks=tuple(args.talks),
             n_conversations=args.conversations,
             seed=args.seed,
         ),

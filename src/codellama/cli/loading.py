@@ -45,11 +45,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def add_engine_arguments(parser: ArgumentParser | _ArgumentGroup) -> None:
+def add_engine_arguments(parser: ArgumentParser | _ArgumentGroup, *, vllm: bool = False) -> None:
     """The flags that say what computes, and in which numbers; all None where they are not given."""
+    engines = ("cpu", "torch", "vllm") if vllm else ("cpu", "torch")
     add = parser.add_argument
     add("--device", metavar="D", help="cuda for a GPU, cuda:1 for the second (default: the CPU)")
-    add("--engine", choices=("cpu", "torch"), help="the native core, or PyTorch (default: cpu, or "
+    add("--engine", choices=engines, help="the native core, or PyTorch (default: cpu, or "
         "torch where --device or --weights ask for it)")  # fmt: skip
     add("--weights", choices=WEIGHTS, help="what PyTorch keeps matrices in (default: as "
         "they are stored)")  # fmt: skip

@@ -1,7 +1,8 @@
 """From the words on the command line to a verb's `run`, and from an exception to an exit code.
 
 Exit codes: 0 done; 1 it could not be done, said in one sentence; 2 the command line makes no sense;
-70 a bug in codellama; 130 stopped by Ctrl-C; 141 whoever read the output left.
+3 programs cannot be isolated on this machine, so none was run; 70 a bug in codellama; 130 stopped
+by Ctrl-C; 141 whoever read the output left.
 """
 
 from __future__ import annotations
@@ -14,22 +15,30 @@ from collections.abc import Sequence
 
 from codellama.cli.terminal import printable
 from codellama.cli.usage import Parser, UsageError
-from codellama.errors import CodeLlamaError, ConfigError, MissingExtra
+from codellama.errors import CodeLlamaError, ConfigError, MissingExtra, SandboxUnavailable
 
 VERBS = {
     "complete": "continue a text",
     "infill": "fill a hole in a file or a text",
     "chat": "ask one question, or hold a conversation",
+    "solve": "write code until it passes your tests",
     "serve": "serve models over HTTP",
+    "batch": "answer a file of requests",
+    "cluster": "let machines work together",
+    "lsp": "suggest code in an editor, as a language server",
     "info": "describe a checkpoint from its headers",
     "models": "list the members of the Code Llama family and their sizes",
+    "plan": "what a model needs, where it fits and how fast it would be",
     "convert": "write a checkpoint in another place or number format",
     "quantize": "write a checkpoint as a smaller GGUF file, and report what that cost",
     "bench": "measure speed, beside what the machine can do",
+    "eval": "run the published evaluations, beside the paper's figures",
+    "bench-repo": "measure models on holes that your own git history filled",
     "train": "train a model",
     "data": "prepare a training corpus",
 }
-"""What each verb does. Its module is `codellama.cli.<verb>`, with `add_arguments` and `run`."""
+"""What each verb does. Its module is `codellama.cli.<verb>`, with `add_arguments` and `run`; a dash
+in the verb is an underscore in the module."""
 
 _EXTRAS = {"torch": "torch", "train": "train", "data": "train"}
 
@@ -43,7 +52,8 @@ def parser() -> Parser:
         description=f"Code Llama on a plain CPU.\n\nverbs:\n{listing}",
         epilog="codellama VERB --help describes a verb.\n\n"
         "Results go to standard output, everything else to standard error.\n"
-        "Exit codes: 0 done, 1 could not be done, 2 usage, 70 a bug, 130 Ctrl-C, 141 reader gone.",
+        "Exit codes: 0 done, 1 could not be done, 2 usage, 3 programs cannot be isolated here,\n"
+        "70 a bug, 130 Ctrl-C, 141 reader gone.",
     )
     found.add_argument("--version", action="store_true", help="show the version and leave")
     _add_traceback(found)
@@ -54,7 +64,7 @@ def verb_parser(verb: str) -> Parser:
     """The parser of what comes after `verb`; its module is imported for it."""
     does = VERBS[verb]
     found = Parser(prog=f"codellama {verb}", description=does[0].upper() + does[1:] + ".")
-    module = importlib.import_module(f"codellama.cli.{verb}")
+    module = importlib.import_module(f"codellama.cli.{verb.replace('-', '_')}")
     module.add_arguments(found)
     found.set_defaults(run=module.run)
     _add_traceback(found)
@@ -137,7 +147,7 @@ def _explain(error: Exception, arguments: Sequence[str]) -> int:
         verb = next((word for word in arguments if word in VERBS), "")
         error = MissingExtra(f"codellama {verb}", _EXTRAS.get(verb, "torch"))
     if isinstance(error, CodeLlamaError):
-        text, hint, code = str(error), error.hint, 1
+        text, hint, code = str(error), error.hint, 3 if isinstance(error, SandboxUnavailable) else 1
     elif isinstance(error, MemoryError):
         text, code = "there is not enough memory", 1
         hint = "use a smaller or quantised model, or a smaller --max-seq-len"

@@ -16,7 +16,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.usage = "codellama serve [MODEL ...] [options]"
     parser.description = (
         "Serve models over HTTP, in the manner of OpenAI, llama.cpp, Mistral, Ollama, Tabby and\n"
-        "TGI. The first model is the default. Keys come from --key-file or CODELLAMA_API_KEY."
+        "TGI, with a playground for browsers. The first model is the default. Keys come from\n"
+        "--key-file or CODELLAMA_API_KEY."
     )
     add = parser.add_argument
     add("models", metavar="MODEL", nargs="*", help="nano, a hub name, or the path of a folder or "
@@ -47,18 +48,28 @@ def add_arguments(parser: ArgumentParser) -> None:
         "that is quicker; results are the same (default: lookup)")  # fmt: skip
     add("--draft-model", metavar="M", help="a smaller model of the same vocabulary, to guess the "
         "rest")  # fmt: skip
-    loading.add_engine_arguments(parser)
+    add("--infill-order", choices=("auto", "psm", "spm"), help="how holes are told where a request "
+        "does not say: prefix first, suffix first, or what the cache makes cheaper (default: "
+        "auto)")  # fmt: skip
+    loading.add_engine_arguments(parser, vllm=True)
+    add("--tensor-parallel", type=int, metavar="N", help="devices that share each layer (vllm)")
+    add("--pipeline-parallel", type=int, metavar="N", help="groups of devices, each with a part of "
+        "the layers (vllm)")  # fmt: skip
+    add("--replicas", type=int, metavar="N", help="whole engines behind one address, by Ray Serve")
+    add("--min-replicas", type=int, metavar="N", help="begin with so many, and start others up to "
+        "--replicas as the queue asks for them")  # fmt: skip
     add("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
     terminal.add_arguments(parser)
 
 
 _FLAGS = ("host", "port", "hosts", "origins", "key_file", "insecure_no_auth", "public_metrics",
           "strict_models", "max_seq_len", "max_num_seqs", "step_tokens", "threads", "kv_cache",
-          "speculation", "draft_model", "engine", "device", "weights", "log_level")  # fmt: skip
+          "speculation", "draft_model", "infill_order", "engine", "device", "weights",
+          "tensor_parallel",
+          "pipeline_parallel", "replicas", "min_replicas", "log_level")  # fmt: skip
 
 
 def run(args: Namespace) -> int:
-    from codellama.server.run import serve
     from codellama.server.settings import Settings, read_keys
 
     flags: dict[str, Any] = {name: getattr(args, name) for name in _FLAGS}
@@ -71,7 +82,13 @@ def run(args: Namespace) -> int:
     console = Console.open(args)
     if settings.insecure_no_auth:
         console.say("warning: whoever reaches this address may use it; there is no key")
-    serve(settings, keys, f"codellama-{_version()}", console.say)
+    if settings.replicas > 1:
+        from codellama.cluster.replicas import serve
+    elif settings.engine == "vllm":
+        from codellama.cluster.vllm import serve
+    else:
+        from codellama.server.run import serve
+    serve(settings, keys, f"codellama-{package_version()}", console.say)
     return 0
 
 
@@ -86,7 +103,8 @@ def _named(text: str) -> tuple[str, str]:
     return (short if "codellama" in short.lower() else f"codellama-{short}").lower(), text
 
 
-def _version() -> str:
+def package_version() -> str:
+    """The version of this package; "0" where it is not installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

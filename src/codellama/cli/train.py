@@ -6,20 +6,24 @@ import argparse
 import dataclasses
 import importlib.util
 import json
-import math
 import os
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from codellama.cli.usage import UsageError
 from codellama.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from codellama.cli.train_line import ProgressLine
     from codellama.model.transformer import Transformer
-    from codellama.train.loop import StepReport
+    from codellama.train.measure import Score
     from codellama.train.parallel import World
-    from codellama.train.recipe import Recipe
+    from codellama.train.recipe import Recipe, Stage
     from codellama.train.run import CorpusFolder
 
 
@@ -53,7 +57,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plan",
         action="store_true",
-        help="print steps, arithmetic, A100 hours and carbon, and train nothing",
+        help="print steps, arithmetic, A100 hours, carbon and epochs, and train nothing",
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="in place of the recipe's")
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="FOLDER",
+        help="train nothing; write a checkpoint of --out as a model that every verb opens",
+    )
+    parser.add_argument(
+        "--step", type=int, help="which checkpoint to --export (default: the newest whole one)"
+    )
+    parser.add_argument(
+        "--evaluate",
+        metavar="COMMAND",
+        help="run after every stage, {model} being the model's folder; JSON it prints is logged",
+    )
+    parser.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        choices=("tensorboard", "wandb"),
+        help="write figures for these as well",
+    )
+    parser.add_argument(
+        "--watts", type=float, help="power of one device, for the energy in cost.json"
+    )
+    parser.add_argument(
+        "--cluster",
+        action="store_true",
+        help="on a Ray cluster (see `codellama cluster`), by Ray Train; without Ray, torchrun",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes of --cluster (default: 1)"
     )
     parser.add_argument(
         "--time-budget", type=float, metavar="MIN", help="minutes for all stages together"
@@ -67,21 +104,29 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if importlib.util.find_spec("torch") is None:
         raise MissingExtra("`codellama train`", "train")
-    from codellama.train.parallel import world
     from codellama.train.recipe import Recipe
     from codellama.train.run import CorpusFolder
     from codellama.train.state import holds_run
 
-    recipe = Recipe.read(args.recipe, tuple(args.overrides))
-    if args.time_budget is not None:
-        recipe = dataclasses.replace(recipe, time_budget_min=args.time_budget)
+    if args.workers != 1 and not args.cluster:
+        raise UsageError("--workers are those of --cluster")
+    if args.step is not None and args.export is None:
+        raise UsageError("--step chooses what to --export, and nothing is to be exported")
+    recipe = _recipe(args, Recipe)
     if args.plan:
-        from codellama.train.plan import Device, table
+        from codellama.train.arithmetic import Device
+        from codellama.train.plan import epochs, table
 
         print(table(recipe, Device()))
+        report = (args.corpus or recipe.corpus) / "report.json"
+        if args.corpus is not None or report.is_file():
+            print("\n".join(epochs(recipe, report)))
         return 0
     out: Path = args.out or Path("build") / recipe.name
+    # What is missing is said before anything starts.
     corpus = CorpusFolder(args.corpus or recipe.corpus)
+    if args.export is not None:
+        return _export(args, recipe, out, corpus)
     if not args.resume and holds_run(out):
         raise ConfigError(
             f"{out} already holds a run",
@@ -95,14 +140,69 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and args.start is not None and recipe.lora is None:
         raise ConfigError("--from starts a run and --resume goes on with one: give either")
     out.mkdir(parents=True, exist_ok=True)
-    with world() as processes, _log(out, processes.rank) as log:
-        code = _train(args, recipe, out, corpus, processes, _ProgressLine(log))
-    if processes.size > 1:
+    args.out = out
+    if args.evaluate is not None:
+        from codellama.train.hook import check_command
+
+        check_command(args.evaluate)
+    if args.cluster:
+        from codellama.cluster.train import on_cluster
+
+        code = on_cluster(work, args, args.workers)
+        if code == 0:
+            print(out / "model")
+        return code
+    code = work(args)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # Threads of gloo may outlive their group, and then abort an interpreter that shuts down.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def work(args: argparse.Namespace) -> int:
+    """What each process of a run does; the exit code."""
+    from codellama.cli.train_line import ProgressLine
+    from codellama.train.parallel import world
+    from codellama.train.recipe import Recipe
+    from codellama.train.run import CorpusFolder
+
+    recipe = _recipe(args, Recipe)
+    corpus = CorpusFolder(args.corpus or recipe.corpus)
+    with world(recipe) as processes, _log(args.out, processes.rank) as log:
+        line = ProgressLine(log)
+        try:
+            return _train(args, recipe, args.out, corpus, processes, line)
+        finally:
+            line.close()
+
+
+def _recipe(args: argparse.Namespace, kind: type[Recipe]) -> Recipe:
+    found = kind.read(args.recipe, tuple(args.overrides))
+    if args.device is not None:
+        found = dataclasses.replace(found, device=args.device)
+    if args.time_budget is not None:
+        found = dataclasses.replace(found, time_budget_min=args.time_budget)
+    return found
+
+
+def _export(args: argparse.Namespace, recipe: Recipe, out: Path, corpus: CorpusFolder) -> int:
+    """Writes the model of a checkpoint; 0."""
+    from codellama import checkpoint
+    from codellama.checkpoint.hub import resolve
+    from codellama.train.export import export
+    from codellama.train.loop import Trainer
+
+    trainer = Trainer(recipe, out, corpus.sources)
+    if args.start is not None:
+        trainer.start_from(checkpoint.open(resolve(args.start)))
+    if not trainer.resume(args.step):
+        raise ConfigError(f"{out} holds no checkpoint", hint="say by --out where the run is")
+    export(recipe, trainer.weights(), corpus.tokenizer, args.export,
+           n_stages=trainer.n_stages_begun())  # fmt: skip
+    print(args.export)
+    return 0
 
 
 def _log(out: Path, rank: int) -> TextIO:
@@ -116,51 +216,70 @@ def _train(
     out: Path,
     corpus: CorpusFolder,
     processes: World,
-    progress: _ProgressLine,
+    progress: ProgressLine,
 ) -> int:
     from codellama import checkpoint
     from codellama.checkpoint.hub import resolve
+    from codellama.train.cost import cost, device_at
     from codellama.train.effects import Effects, read_stages, svg, table
     from codellama.train.export import export
+    from codellama.train.hook import run_command
     from codellama.train.loop import Trainer
     from codellama.train.measure import BitsPerByte
+    from codellama.train.tracking import open_tracker
 
     held_out = corpus.documents("val-pkg", "python")
     measures = {}
-    if held_out and processes.size == 1:
+    if held_out:
         length = min(stage.row_length for stage in recipe.stages)
         measures["val-pkg bits/byte"] = BitsPerByte(held_out, corpus.tokenizer, length, 128)
     is_first = processes.rank == 0
-    effects = Effects(corpus, recipe) if args.effects and processes.size == 1 else None
+    if args.effects and processes.size > 1:
+        raise ConfigError("--effects measures with one process, and there are several")
+    effects = Effects(corpus, recipe) if args.effects else None
 
-    def evaluate(model: Transformer) -> dict[str, float]:
-        figures = {name: m(model, bf16=recipe.bf16) for name, m in measures.items()}
-        return figures | (effects(model) if effects is not None else {})
+    def evaluate(model: Transformer, score: Score) -> dict[str, float]:
+        figures = {name: measure(score) for name, measure in measures.items()}
+        figures |= effects(model, recipe.bf16) if effects is not None else {}
+        progress.figures(trainer.progress.step, figures)
+        return figures
+
+    def after_stage(stage: Stage, weights: Mapping[str, Tensor]) -> Mapping[str, object]:
+        n_stages = recipe.stages.index(stage) + 1
+        model = out / "models" / stage.name
+        export(recipe, weights, corpus.tokenizer, model, n_stages=n_stages)
+        return run_command(args.evaluate, model)
 
     trainer = Trainer(
         recipe,
         out,
         corpus.sources,
         evaluate=evaluate,
+        after_stage=after_stage if args.evaluate is not None else None,
         report=progress.report if is_first else lambda _: None,
         note=progress.note if is_first else lambda _: None,
         world=processes,
     )
+    device = device_at(trainer.place, args.watts)
+    if is_first:
+        peak = device.peak_tflops * 1e12 * processes.size if device is not None else None
+        progress.also([open_tracker(name, out, recipe) for name in args.track], peak)
     if args.start is not None:
         trainer.start_from(checkpoint.open(resolve(args.start)))
     if args.resume and not trainer.resume() and is_first:
         progress.note(f"{out} holds no checkpoint; starting from the beginning")
     finished = trainer.run()
     weights = trainer.weights()
-    if is_first:
-        progress.draw(out, recipe.name)
+    if not is_first:
+        return 0 if finished else 130
+    progress.draw(out, recipe.name)
+    spent = cost(out / "log.jsonl", device, processes.size)
+    (out / "cost.json").write_text(json.dumps(spent, indent=1) + "\n", encoding="utf-8")
     if effects is not None and finished:
         stages = read_stages(out / "log.jsonl")
         progress.note(table(stages))
-        picture = svg(stages, f"{recipe.name}: held-out loss, nats a token")
+        picture = svg(stages, f"{recipe.name}, on held-out text")
         (out / "effects.svg").write_text(picture, encoding="utf-8")
-    if not is_first:
-        return 0 if finished else 130
     if not finished:
         print(f"stopped; go on with: codellama train {args.recipe} --out {out} --resume",
               file=sys.stderr)  # fmt: skip
@@ -168,47 +287,3 @@ def _train(
     export(recipe, weights, corpus.tokenizer, out / "model")
     print(out / "model")
     return 0
-
-
-class _ProgressLine:
-    """Writes every step to the log and about one line a second (or a minute) to stderr."""
-
-    def __init__(self, log: TextIO) -> None:
-        self._log = log
-        self._is_terminal = sys.stderr.isatty()
-        self._shown = 0.0
-        self._loss: float | None = None
-        self._speed: float | None = None
-
-    def report(self, step: StepReport) -> None:
-        self._log.write(json.dumps({"event": "step", **dataclasses.asdict(step)}) + "\n")
-        if math.isfinite(step.loss):
-            self._loss = step.loss if self._loss is None else 0.95 * self._loss + 0.05 * step.loss
-        seen = self._speed or step.tokens_per_s
-        self._speed = 0.95 * seen + 0.05 * step.tokens_per_s
-        now = time.monotonic()
-        if now - self._shown < (1 if self._is_terminal else 20):
-            return
-        self._shown = now
-        self._log.flush()
-        eta = "" if step.eta_s is None else f"  {step.eta_s / 60:.1f} min left"
-        line = (
-            f"{step.stage} {step.progress:4.0%}  step {step.step}  loss {step.loss:.3f} "
-            f"(~{self._loss:.3f})  lr {step.lr:.2g}  |g| {step.grad_norm:.2f}  "
-            f"{self._speed:,.0f} tok/s, {self._speed * step.flop_per_token / 1e9:,.0f} GFLOP/s{eta}"
-        )
-        end = "" if self._is_terminal else "\n"
-        print(
-            f"\r\033[K{line}" if self._is_terminal else line, end=end, file=sys.stderr, flush=True
-        )
-
-    def draw(self, out: Path, title: str) -> None:
-        """Writes the curves of the whole log."""
-        from codellama.train.curves import Log, svg
-
-        self._log.flush()
-        picture = svg(Log.read(out / "log.jsonl"), title)
-        (out / "curves.svg").write_text(picture, encoding="utf-8")
-
-    def note(self, text: str) -> None:
-        print(f"\n{text}" if self._is_terminal else text, file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 Digest = Callable[[bytes, bytes], bytes]
@@ -92,7 +92,14 @@ class BlockPool:
         raw = tokens.tobytes()
         return Content(self._digest(parent.digest, raw), raw, parent)
 
-    def find(self, chain: Sequence[Content]) -> list[int]:
+    def contents(self, root: Content, tokens: array[int]) -> Iterator[Content]:
+        """The contents of the full blocks of `tokens`, made one by one as they are asked for."""
+        above = root
+        for first in range(0, len(tokens) - self.block_size + 1, self.block_size):
+            above = self.content(above, tokens[first : first + self.block_size])
+            yield above
+
+    def find(self, chain: Iterable[Content]) -> list[int]:
         """The published blocks that hold the beginning of `chain`, as far as it goes unbroken."""
         blocks: list[int] = []
         above: Content | None = None  # what the last block found holds

@@ -13,12 +13,14 @@ class TokenLogprob:
     """One generated token's natural log-probability, under the unscaled logits.
 
     `top` holds the most probable tokens of that position with theirs, most probable first; it need
-    not hold the token itself.
+    not hold the token itself. The first `n_begun` characters of the token's text were there before
+    the reply.
     """
 
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    n_begun: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,8 @@ class Completion:
     `token_ids` are the tokens generated before the one that ended the reply: an end-of-text token,
     or the token that completed a stop string, is not among them, and `logprobs` (where asked for)
     has one entry for each. Where a stop string cut the text, the last ids may therefore reach into
-    the part that was cut. `seed` repeats this reply alone. `error` says what went wrong where
+    the part that was cut. Tokens that only repeat what a prompt had begun are not among them
+    either. `seed` repeats this reply alone. `error` says what went wrong where
     `finish_reason` is "error"; `stop_string` is the one that ended the text, if one did.
     """
 

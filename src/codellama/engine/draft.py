@@ -103,6 +103,8 @@ class Speculation:
         chosen: dict[Drafter, list[tuple[int, int]]] = {}  # places in `work`, and how many guesses
         for i in decoding:
             sequence = work[i].sequence
+            if sequence.is_led:  # a constraint follows what is drawn, and not what is guessed
+                continue
             credit = self._account(sequence).credit
             most = min(budget, self._n_most, sequence.max_len - len(sequence.tokens) - 1)
             if sequence.params.draft_tokens is not None:

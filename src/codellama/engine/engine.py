@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from collections.abc import Sequence as List
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from codellama.engine.batch import flatten
 from codellama.engine.blocks import BlockPool, Content
 from codellama.engine.completion import Completion, Piece, Timings
-from codellama.engine.constraint import Constraint, apply
+from codellama.engine.constraint import Begun, Constraint, apply
 from codellama.engine.draft import Drafter, Speculation
 from codellama.engine.lookup import PromptLookup
 from codellama.engine.params import MAX_BIASES, SamplingParams
@@ -23,6 +24,7 @@ from codellama.engine.prompts import Prompt
 from codellama.engine.reply import Reply
 from codellama.engine.sampler import Sampler
 from codellama.engine.scheduler import Scheduler, Work
+from codellama.engine.scoring import Scoring
 from codellama.engine.sequence import Draw, Failure, Sequence
 from codellama.errors import ContextTooLong, RequestError
 from codellama.runners import Batch, Runner
@@ -105,6 +107,21 @@ class Engine:
         """Requests that have not ended."""
         return len(self._requests)
 
+    @property
+    def n_running(self) -> int:
+        """Requests that steps work on; the others wait for a place."""
+        return len(self.scheduler.running)
+
+    @property
+    def cache_usage(self) -> float:
+        """The share of the cache's blocks that sequences hold."""
+        return 1 - self.pool.n_free / self.pool.n_blocks
+
+    @property
+    def can_constrain(self) -> bool:
+        """Whether `add` takes a constraint."""
+        return True
+
     def check(self, prompt: Prompt, params: SamplingParams) -> None:
         """Refuses what could never be served.
 
@@ -167,22 +184,25 @@ class Engine:
         longest = self.plan.max_seq_len
         if params.max_tokens is not None:
             longest = min(longest, len(prompt.ids) + params.max_tokens)
-        drawn = self._without_never(params)
-        if constraint is not None:  # it follows what is drawn, and cannot go back behind a guess
-            drawn = replace(drawn, draft_tokens=0)
+        if prompt.begun:
+            assert constraint is None, "a prompt that has begun the reply constrains it itself"
+            constraint = Begun(self._tokenizer.beginnings, prompt.begun, self._n_ids)
         sequence = Sequence(
             request_id=next(self._ids),
             prompt_ids=prompt.ids,
             stop_ids=prompt.stop_ids,
-            params=drawn,
+            params=self._without_never(params),
             seed=seed,
             max_len=longest,
+            limit=self.plan.max_seq_len,
             scope=Content.root(scope),
             reply=Reply(
                 self._tokenizer.stream_decoder(bare=prompt.bare),
                 params.stops,
                 with_logprobs=params.logprobs is not None,
+                begun=prompt.begun,
             ),
+            is_led=constraint is not None,
         )
         self._requests[sequence.request_id] = _Request(sequence, self._clock(), constraint)
         self.scheduler.add(sequence)
@@ -197,6 +217,10 @@ class Engine:
         if not new or len(new) + len(params.logit_bias) > MAX_BIASES:
             return params
         return replace(params, logit_bias={**params.logit_bias, **new})
+
+    def n_cached(self, ids: List[int], scope: bytes = b"") -> int:
+        """How many of the first of `ids` a request of that scope would find in the cache now."""
+        return self.scheduler.n_cached(ids, Content.root(scope))
 
     def step(self) -> list[Output]:
         """Runs one batch; returns what it added to the requests that grew or ended."""
@@ -214,6 +238,10 @@ class Engine:
         """Runs a batch of the caller's own blocks; logits of the ids there are, and the kernel."""
         logits = to_array(self._runner.run(batch))
         return np.ascontiguousarray(logits[:, : self._n_ids]), self._kernel
+
+    def scoring(self, ids: tuple[int, ...], n_top: int, scope: bytes) -> Scoring:
+        """Reads a text between steps for the log-probabilities of its tokens."""
+        return Scoring(self, ids, n_top, scope)
 
     def abort(self, request_id: int) -> Output | None:
         """Ends a request and frees its blocks at once; None if it has ended already."""
@@ -257,12 +285,15 @@ class Engine:
 
     def _constrain(self, logits: Logits, row: int, sequence: Sequence) -> None:
         constraint = self._requests[sequence.request_id].constraint
-        if constraint is not None:
-            allowed = constraint.allowed(sequence.tokens[sequence.n_prompt :])
-            if isinstance(logits, np.ndarray):
-                apply(logits, row, allowed)
-            else:
-                logits.allow(row, allowed)
+        if constraint is None or not sequence.is_led:
+            return
+        allowed = constraint.allowed(sequence.tokens[sequence.n_prompt :])
+        if allowed is None:
+            sequence.is_led = False
+        elif isinstance(logits, np.ndarray):
+            apply(logits, row, allowed)
+        else:
+            logits.allow(row, allowed)
 
     def _note_start(self, work: Iterable[Work]) -> None:
         now = self._clock()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from codellama.engine.completion import Completion, Piece
 from codellama.engine.draft import Drafter
@@ -29,6 +29,10 @@ from codellama.model.config import ModelConfig
 from codellama.runners import EngineName, Runner
 from codellama.runners.sampling import SamplingKernel
 from codellama.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from codellama.sandbox import Sandbox
+    from codellama.solve import Judge, Solved
 
 Texts = list[str] | tuple[str, ...]
 
@@ -295,6 +299,69 @@ class LLM:
     ) -> Iterator[Piece]:
         """Answers a conversation piece by piece. Errors as for `chat`, at once."""
         return self._stream(self._chat(messages, allow_control), params)
+
+    def prompt(self, text: str) -> Prompt:
+        """The ids that `complete` runs for a text, and where a reply to it ends."""
+        return self._completion(text, allow_control=False)
+
+    def as_they_end(
+        self, requests: Iterable[tuple[Prompt, SamplingParams]]
+    ) -> Iterator[tuple[int, Completion]]:
+        """Runs many prompts, each with its own parameters, and gives what ends first first.
+
+        With each completion comes its place among the requests. The engine is kept full: requests
+        are taken as there is room, so an iterator of any length will do.
+
+        Raises:
+            RequestError: the next request can never be served.
+        """
+        return self._engine.as_they_end(requests, self.plan.max_num_seqs)
+
+    def logprobs(self, text: str) -> tuple[float | None, ...]:
+        """The natural log-probability of each token of a text; None for `<s>`, which comes first.
+
+        Raises:
+            ContextTooLong: the text does not fit.
+            PromptError: it cannot be encoded.
+        """
+        return self._engine.score(self._completion(text, allow_control=False))
+
+    def solve(
+        self,
+        task: str | None = None,
+        *,
+        prefix: str | None = None,
+        suffix: str | None = None,
+        tests: str | Judge | None = None,
+        entry_point: str | None = None,
+        n: int = 50,
+        params: SamplingParams | None = None,
+        box: Sandbox | None = None,
+    ) -> Solved:
+        """Draws candidates until one passes tests, which run in the sandbox.
+
+        Args:
+            task: a question for the chat form, whose answer holds code.
+            prefix: instead of it, a text to go on with; with `suffix`, a hole to fill.
+            suffix: the text after the hole.
+            tests: assertions, or a `check` function, as `Sandbox.check` takes them; or a function
+                that judges a source. None picks the candidate that most agree with, and says
+                that it is unverified.
+            entry_point: the function that tests are about.
+            n: candidates, at most.
+            params: how replies are drawn; temperatures are the search's own, from low to high.
+            box: a sandbox that is open already; else one is opened for this.
+
+        Raises:
+            SandboxUnavailable: programs cannot be isolated here.
+            RequestError: there is no task, or as for `complete`.
+        """
+        from codellama.engine.solving import solve
+
+        return solve(
+            self, task, prefix=prefix, suffix=suffix, tests=tests, entry_point=entry_point,
+            n=n, params=params, box=box,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Ends what is running and lets go of the model; open streams end with reason "abort"."""

@@ -24,12 +24,14 @@ class Prompt:
     """Ids to continue, the ids that end the reply, and how the reply becomes text.
 
     A `bare` reply keeps the space that its first token may begin with, because it goes on where
-    other text stopped.
+    other text stopped. `begun` is text that is already there: what is drawn has to begin with it,
+    in whatever tokens, and the reply is what comes after it.
     """
 
     ids: tuple[int, ...]
     stop_ids: frozenset[int]
     bare: bool
+    begun: str = ""
 
 
 def completion_prompt(

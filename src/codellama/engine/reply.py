@@ -20,11 +20,15 @@ class Decoder(Protocol):
 class Reply:
     """Decodes generated tokens, holds back what may become a stop string, and cuts before one.
 
-    A token that completes a stop string is not part of the reply.
+    A token that completes a stop string is not part of the reply, and nor is one that only repeats
+    what is `begun`, the text that was there before it.
     """
 
-    def __init__(self, decoder: Decoder, stops: List[str], *, with_logprobs: bool) -> None:
+    def __init__(
+        self, decoder: Decoder, stops: List[str], *, with_logprobs: bool, begun: str = ""
+    ) -> None:
         self._decoder = decoder
+        self._n_begun = len(begun)  # characters that are still to be repeated
         self._filter = StopFilter(stops)
         self._parts: list[str] = []
         self.token_ids: list[int] = []
@@ -43,11 +47,20 @@ class Reply:
 
     def push(self, token_id: int, logprob: float, top: tuple[tuple[int, float], ...]) -> bool:
         """Adds a generated token. Returns whether it completed a stop string."""
-        if self._show(self._decoder.push(token_id)):
+        text, n_begun = self._decoder.push(token_id), 0
+        if self._n_begun:
+            n_begun = min(self._n_begun, len(text))
+            self._n_begun -= n_begun
+            text = text[n_begun:]
+            if not text:
+                return False
+        if self._show(text):
             return True
         self.token_ids.append(token_id)
         if self.logprobs is not None:
-            self.logprobs.append(TokenLogprob(token_id=token_id, logprob=logprob, top=top))
+            self.logprobs.append(
+                TokenLogprob(token_id=token_id, logprob=logprob, top=top, n_begun=n_begun)
+            )
         return False
 
     def finish(self, reason: FinishReason) -> FinishReason:

@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from codellama.engine.constraint import IMPOSSIBLE
 from codellama.engine.sequence import Draw, Sequence
 from codellama.runners import Runner
 from codellama.runners.sampling import Floats, HoldsLogits, Ints, Logits, SamplingKernel
@@ -99,8 +100,8 @@ class Sampler:
             picked = logits if len(rows) == len(sequences) else _picked(logits, rows)
             ids, logprobs = self._kernel.top_logprobs(picked, max(wanted))
             for r, row_ids, row_logprobs in zip(rows, ids, logprobs, strict=True):
-                pairs = zip(row_ids.tolist(), row_logprobs.tolist(), strict=True)
-                tops[r] = tuple(pairs)[: wanted[r]]
+                pairs = list(zip(row_ids.tolist(), row_logprobs.tolist(), strict=True))
+                tops[r] = tuple(pair for pair in pairs[: wanted[r]] if pair[1] > IMPOSSIBLE)
         return tops
 
 

@@ -10,6 +10,7 @@ The same events in the same order always give the same steps: there is no clock 
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Iterable
 from collections.abc import Sequence as List
@@ -79,6 +80,14 @@ class Scheduler:
         """Puts a sequence at the end of the queue."""
         assert self._pool.n_needed(sequence.max_len) <= self._pool.n_blocks, "it can never fit"
         self.waiting.append(sequence)
+
+    def n_cached(self, tokens: List[int], scope: Content) -> int:
+        """How many of the first tokens a new sequence would find in the cache."""
+        if not self._share_prefixes:
+            return 0
+        size, n_full = self._pool.block_size, (len(tokens) - 1) // self._pool.block_size
+        ids = array("i", tokens[: n_full * size])
+        return size * len(self._pool.find(self._pool.contents(scope, ids)))
 
     def schedule(self) -> list[Work]:
         """The next step's work. Nothing is counted as computed until `advance` says so."""

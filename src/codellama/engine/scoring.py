@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from codellama.engine.blocks import Content
 from codellama.engine.completion import TokenLogprob
-from codellama.engine.engine import Engine
 from codellama.runners import Batch
+
+if TYPE_CHECKING:
+    from codellama.engine.engine import Engine
 
 _ROWS = 64  # of logits at a time: bounds the memory, whatever the text's length
 

@@ -33,7 +33,8 @@ class Sequence:
 
     `tokens` is the prompt followed by what was generated, of which the first `n_cached` are in the
     cache, in `blocks`. All but the last token must be there before the next one can be drawn.
-    `max_len` is where the sequence ends if nothing ends it earlier.
+    `max_len` is where the sequence ends if nothing ends it earlier; tokens that are no part of the
+    reply move it, up to `limit`. While it `is_led`, a constraint says what may come next.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class Sequence:
         params: SamplingParams,
         seed: int,
         max_len: int,
+        limit: int | None = None,
         scope: Content,
         reply: Reply,
+        is_led: bool = False,
     ) -> None:
         self.request_id = request_id
         self.tokens = array("i", prompt_ids)
@@ -54,7 +57,9 @@ class Sequence:
         self.params = params
         self.seed = seed
         self.max_len = max_len
+        self.limit = max_len if limit is None else limit
         self.reply = reply
+        self.is_led = is_led
         self.n_cached = 0
         self.blocks: list[int] = []
         self.chain: list[Content] = []  # contents of the full blocks of `tokens`, as far as needed
@@ -85,8 +90,11 @@ class Sequence:
         if token in self._stop_ids:
             return "stop"
         self.tokens.append(token)
+        n_before = len(self.reply.token_ids)
         if self.reply.push(token, draw.logprob, draw.top):
             return "stop"
+        if len(self.reply.token_ids) == n_before:
+            self.max_len = min(self.max_len + 1, self.limit)
         return "length" if len(self.tokens) >= self.max_len else None
 
     def end(self, reason: FinishReason) -> None:

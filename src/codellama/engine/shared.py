@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from codellama.engine.completion import Completion, Piece, TokenLogprob
 from codellama.engine.engine import Engine
@@ -13,6 +14,7 @@ from codellama.engine.interrupts import postponed
 from codellama.engine.params import SamplingParams
 from codellama.engine.prompts import Prompt
 from codellama.engine.sampler import seed_of
+from codellama.engine.scoring import Scoring
 from codellama.errors import RequestError
 
 
@@ -59,6 +61,61 @@ class SharedEngine:
         """
         self._check([prompt], params)
         return self._pieces(prompt, params)
+
+    def as_they_end(
+        self, requests: Iterable[tuple[Prompt, SamplingParams]], n_at_once: int
+    ) -> Iterator[tuple[int, Completion]]:
+        """Each request's completion with its place among the requests, soonest first.
+
+        `n_at_once` of them are in the engine at any time, and the next is taken when one ends.
+
+        Raises:
+            RequestError: the next request can never be served; those before it have run or run on.
+        """
+        coming = enumerate(requests)
+        places: dict[int, int] = {}  # by request id
+        ids: list[int] = []
+        try:
+            while True:
+                for place, (prompt, params) in islice(coming, n_at_once - len(places)):
+                    self._add(prompt, params, params.seed, ids)
+                    places[ids[-1]] = place
+                if not places:
+                    return
+                with self._lock, postponed():
+                    for output in self._open().step():
+                        self._inbox[output.request_id].append(output.piece)
+                for request_id in list(places):
+                    inbox = self._inbox[request_id]
+                    ended = [one.completion for one in inbox if one.completion is not None]
+                    inbox.clear()
+                    if ended:
+                        self._drop([request_id])
+                        ids.remove(request_id)
+                        yield places.pop(request_id), ended[0]
+        finally:
+            self._drop(ids)
+
+    def score(self, prompt: Prompt) -> tuple[float | None, ...]:
+        """Each token's log-probability after those before it; None for the first.
+
+        Raises:
+            RequestError: the text is longer than the context.
+        """
+        self._check([prompt], SamplingParams(max_tokens=1))
+        with self._lock:
+            scoring = Scoring(self._open(), prompt.ids, 0, b"")
+        try:
+            while True:
+                with self._lock, postponed():
+                    if scoring.step():
+                        break
+                    for output in self._open().step():  # others go on, and free what they held
+                        self._inbox[output.request_id].append(output.piece)
+        finally:
+            with self._lock, postponed():
+                scoring.close()
+        return tuple(None if one is None else one.logprob for one in scoring.result().logprobs)
 
     def close(self) -> None:
         """Aborts what is running and lets go of the engine."""

@@ -8,7 +8,7 @@ buffers: rotary angles come from the positions at each call.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, repeat
 
@@ -27,7 +27,9 @@ class AttentionMetadata:
 
     Without a cache a sequence sees itself only: `starts` is enough. When all sequences have the
     same length, `row_length` lets attention run over all of them at once, and `mask`, [B, 1, L, L]
-    and true where a query may look, then tells documents that share a row apart.
+    and true where a query may look, then tells documents that share a row apart. Where the batch
+    holds a stretch of each row only, `whole_rows` makes the stretches' keys [B, K, l, E] those of
+    the whole rows.
 
     With a cache, `slots` [T] says where each token's key and value are stored, and `context_slots`
     holds for every sequence the slots of its positions 0, 1, ... up to its last token.
@@ -36,6 +38,7 @@ class AttentionMetadata:
     starts: tuple[int, ...]  # S + 1 offsets into the flat batch
     row_length: int | None = None
     mask: Tensor | None = None
+    whole_rows: Callable[[Tensor], Tensor] | None = None
     slots: Tensor | None = None
     context_slots: Sequence[Tensor] = ()
 
@@ -83,8 +86,10 @@ def apply_rope(x: Tensor, rope: Rope) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, attn: AttentionMetadata, kv: KV | None) -> Tensor:
     """Causal attention within each sequence: q [T, H, E], k and v [T, K, E] -> [T, H, E]."""
     if attn.row_length is not None:
-        rows = (t.view(-1, attn.row_length, *t.shape[1:]).transpose(1, 2) for t in (q, k, v))
-        out = _sdpa(*rows, mask=attn.mask)  # [B, H, L, E]
+        q, k, v = (t.view(-1, attn.row_length, *t.shape[1:]).transpose(1, 2) for t in (q, k, v))
+        if attn.whole_rows is not None:
+            k, v = attn.whole_rows(k), attn.whole_rows(v)
+        out = _sdpa(q, k, v, mask=attn.mask)  # [B, H, L, E]
         return out.transpose(1, 2).flatten(0, 1)
     outs = []
     if kv is not None:

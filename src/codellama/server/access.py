@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from codellama.server import playground
 from codellama.server.refusals import Refusal, encode, shape_of
 from codellama.server.settings import Settings
 
-OPEN = frozenset({"/", "/health", "/ready", "/v1/health"})
+OPEN = frozenset({"/", "/health", "/ready", "/v1/health"}) | playground.PATHS
 EDITORS = ("vscode-webview://", "vscode-file://")
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -70,19 +71,25 @@ class Access:
             raise Refusal(421, "this server does not answer to that host", code="unknown_host")
 
     def _check_origin(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> bytes | None:
-        """The origin to answer to, if the request names one that is allowed."""
+        """The other origin to answer to, if the request names one that is allowed.
+
+        The server's own page names the host that it was read from, which was checked before; what
+        stands in front of the server may have made its scheme https.
+        """
         origins = [value for name, value in headers if name == b"origin"]
         if not origins:
             return None
         origin = origins[0].decode("latin-1")
         is_editor = self._has_editors and origin.startswith(EDITORS)
-        if len(origins) > 1 or not (origin in self._origins or is_editor):
+        host = next(value for name, value in headers if name == b"host").decode("latin-1").lower()
+        is_own = origin in (f"http://{host}", f"https://{host}")
+        if len(origins) > 1 or not (is_own or origin in self._origins or is_editor):
             raise Refusal(403, "pages of this origin may not call", code="origin_not_allowed")
         kinds = [value for name, value in headers if name == b"content-type"]
         is_json = len(kinds) == 1 and kinds[0].split(b";")[0].strip().lower() == b"application/json"
         if scope["method"] == "POST" and not is_json:
             raise Refusal(415, "pages send application/json", code="unsupported_media_type")
-        return origins[0]
+        return None if is_own else origins[0]
 
     def _check_key(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> None:
         path = scope["path"]

@@ -13,15 +13,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from codellama.server import playground
 from codellama.server.access import Access
 from codellama.server.refusals import Refusal, encode, shape_of
 from codellama.server.routes import (
+    chat,
     llamacpp,
     mistral,
+    models,
     ollama,
     openai,
     plain,
     replay,
+    solve,
     tabby,
     tgi,
     tokens,
@@ -32,7 +36,21 @@ from codellama.server.web import Endpoint, State
 
 ENDPOINTS: tuple[Endpoint[Any], ...] = tuple(
     endpoint
-    for module in (openai, replay, mistral, llamacpp, ollama, tabby, tgi, tokens, plain)
+    for module in (
+        openai,
+        chat,
+        models,
+        replay,
+        solve,
+        mistral,
+        llamacpp,
+        ollama,
+        tabby,
+        tgi,
+        tokens,
+        plain,
+        playground,
+    )
     for endpoint in module.ENDPOINTS
 )
 

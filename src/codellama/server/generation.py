@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Protocol
 
 from codellama.engine.completion import Completion, Piece
@@ -13,6 +13,8 @@ from codellama.engine.constraint import Constraint
 from codellama.engine.params import SamplingParams
 from codellama.engine.prompts import Prompt
 from codellama.engine.sampler import seed_of
+from codellama.server.admission import Charge
+from codellama.server.holes import Hole
 
 
 class Canceller(Protocol):
@@ -39,7 +41,7 @@ class Generation:
         self.params = params
         self.n = n
         self.scope = scope
-        self.reply_bytes = self.cache_tokens = 0  # what the service keeps back for it
+        self.charge = Charge()  # what the service keeps back for it
         self.n_open = n * len(prompts)
         self.request_ids: list[int] = []  # the engine thread's
         self.found: list[Completion | None] = [None] * self.n_open
@@ -61,6 +63,19 @@ class Generation:
             base = int.from_bytes(os.urandom(8), "little") if seed is None else seed
             for i in range(self.n):
                 yield prompt, seed_of(base, i)
+
+    def settle(self, n_cached: Callable[[Sequence[int]], int]) -> None:
+        """Lets what the cache holds decide of prompts that leave something open; before the first
+        step, in the engine's thread."""
+        self.prompts = [
+            prompt.settled(n_cached) if isinstance(prompt, Hole) else prompt
+            for prompt in self.prompts
+        ]
+
+    @property
+    def order(self) -> str | None:
+        """In which order the hole was told, if one was to be filled."""
+        return next((p.order for p in self.prompts if isinstance(p, Hole)), None)
 
     @property
     def is_done(self) -> bool:

@@ -71,6 +71,8 @@ async def constraint(
     """
     if wanted is None or wanted.type == "text":
         return None
+    if not served.service.engine.can_constrain:
+        raise _refused("this server's engine cannot follow a format; codellama's own can")
     kind, text = _source(wanted)
     if len(text.encode()) > MAX_BYTES:
         raise _refused(f"the format may have {MAX_BYTES} bytes")

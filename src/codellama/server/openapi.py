@@ -7,10 +7,12 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from codellama.server import playground
+
 
 @cache
 def document(version: str) -> dict[str, Any]:
-    """An OpenAPI 3.1 document of every route."""
+    """An OpenAPI 3.1 document of every route; the playground's files are none."""
     from codellama.server.app import ENDPOINTS
     from codellama.server.schema import Body, CompletionRequest, TabbyRequest
 
@@ -25,6 +27,8 @@ def document(version: str) -> dict[str, Any]:
     known["Error"] = _ERROR
     paths: dict[str, Any] = {}
     for endpoint in ENDPOINTS:
+        if endpoint.path in playground.PATHS:
+            continue
         path = endpoint.path.replace(":path}", "}")
         for method in endpoint.methods:
             paths.setdefault(path, {})[method.lower()] = _operation(endpoint, method)

@@ -5,21 +5,42 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from codellama.engine.params import SamplingParams
-from codellama.engine.prompts import Prompt, chat_prompt, completion_prompt, infill_prompt
+from codellama.engine.prompts import Order, Prompt, chat_prompt, completion_prompt, infill_prompt
+from codellama.server.holes import Hole, hole
 from codellama.server.refusals import Refusal
-from codellama.server.schema import Drawing, Message
+from codellama.server.schema import Drawing, Message, ResponseFormat
 from codellama.server.served import Served
 from codellama.server.settings import Settings
 from codellama.server.web import Call
 from codellama.text.infill_text import InfillText, find_infill
+from codellama.text.tokenizer import Tokenizer
 from codellama.text.trim import room_for_prompt, trim
 
 log = logging.getLogger("codellama.server")
 
 CHARS_PER_TOKEN = 8  # a prompt with more characters for each token of context is not looked at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telling:
+    """How a hole is told: in which order (None: what costs fewer tokens), whether what the cache
+    holds has a say in that, and whether nothing but the texts says what the reply begins with."""
+
+    order: Order | None = None
+    by_cache: bool = True
+    is_free: bool = True
+
+    def hole(self, tokenizer: Tokenizer, prefix: str, suffix: str) -> Hole:
+        """The prompt for what belongs between two texts."""
+        found = hole(tokenizer, prefix, suffix, self.order, is_free=self.is_free)
+        return found if self.by_cache else found.settled(lambda ids: 0)
+
+
+_AS_IT_COSTS = Telling()
 
 
 def params(
@@ -104,14 +125,34 @@ def check_fits(served: Served, prompts: Sequence[Prompt], max_tokens: int | None
         )
 
 
-async def text_prompt(call: Call, served: Served, text: str) -> Prompt:
+def telling(
+    call: Call,
+    order: str | None,
+    *,
+    seed: int | None = None,
+    wanted: ResponseFormat | None = None,
+) -> Telling:
+    """How a request's hole is told: as it says, else as the server's settings say.
+
+    A reply with a seed is to come again the same, so it is told as if the cache held nothing.
+    """
+    asked = order or call.state.settings.infill_order
+    is_free = wanted is None or wanted.type == "text"
+    if asked == "auto":
+        return Telling(by_cache=seed is None, is_free=is_free)
+    return Telling(order="spm" if asked == "spm" else "psm", is_free=is_free)
+
+
+async def text_prompt(
+    call: Call, served: Served, text: str, told: Telling = _AS_IT_COSTS
+) -> Prompt:
     """A text to go on with, or the hole it spells in the family's infilling markers."""
     check_length(served, len(text))
     if call.state.settings.infill_text and served.has_infill:
         found = find_infill(text)
         if found is not None:
             _report(call, found)
-            return await infill(call, served, found.prefix, found.suffix)
+            return await infill(call, served, found.prefix, found.suffix, told)
     tokenizer, eos_ids = served.model.tokenizer, served.model.eos_ids
     prompt = await call.state.off_loop(
         len(text), lambda: completion_prompt(tokenizer, text, eos_ids)
@@ -134,31 +175,35 @@ def ids_prompt(served: Served, ids: Sequence[int]) -> Prompt:
     return with_stop_ids(Prompt(ids=tuple(ids), stop_ids=stop_ids, bare=True), [tokenizer.eot_id])
 
 
-async def infill(call: Call, served: Served, prefix: str, suffix: str) -> Prompt:
+async def infill(
+    call: Call, served: Served, prefix: str, suffix: str, told: Telling = _AS_IT_COSTS
+) -> Hole:
     """A hole between two texts, as ids."""
     n_chars = len(prefix) + len(suffix)
     check_length(served, n_chars)
     tokenizer = served.model.tokenizer
-    return await call.state.off_loop(n_chars, lambda: infill_prompt(tokenizer, prefix, suffix))
+    return await call.state.off_loop(n_chars, lambda: told.hole(tokenizer, prefix, suffix))
 
 
 async def trimmed_infill(
-    call: Call, served: Served, prefix: str, suffix: str, max_tokens: int | None
-) -> tuple[Prompt, bool]:
+    call: Call, served: Served, prefix: str, suffix: str, max_tokens: int | None, told: Telling
+) -> tuple[Hole, bool]:
     """A hole, of which what is far away is left out where the context is too small for it.
 
-    Returns the prompt and whether something was left out.
+    Where it is cut stays the same while the cursor moves on a little, so that the cache still holds
+    what comes after the cut. Returns the prompt and whether something was left out.
     """
     tokenizer, most = served.model.tokenizer, CHARS_PER_TOKEN * served.max_seq_len
     if not served.has_infill:
         infill_prompt(tokenizer, "", "")  # says so
     near = prefix[-most:], suffix[:most]
+    first = max(0, len(prefix) - most)  # where in the prefix the near part begins
     room = room_for_prompt(served.max_seq_len, max_tokens)
 
-    def work() -> tuple[Prompt, bool]:
-        fit = trim(near, tokenizer, room, allow_control=False, may_drop=True)
+    def work() -> tuple[Hole, bool]:
+        fit = trim(near, tokenizer, room, allow_control=False, may_drop=True, coarse_from=first)
         was_cut = fit.n_dropped > 0 or len(prefix) > most or len(suffix) > most
-        return infill_prompt(tokenizer, fit.prefix, fit.suffix), was_cut
+        return told.hole(tokenizer, fit.prefix, fit.suffix), was_cut
 
     return await call.state.off_loop(sum(map(len, near)), work)
 

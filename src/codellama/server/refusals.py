@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from codellama.errors import CodeLlamaError, ContextTooLong, PromptError
+from codellama.errors import CodeLlamaError, ContextTooLong, PromptError, SandboxError
 
 Shape = Literal["openai", "ollama", "tgi"]
 
@@ -44,6 +44,8 @@ class Refusal(Exception):
     def of(cls, error: CodeLlamaError) -> Refusal:
         """The refusal that tells a client about one of the package's own errors."""
         code = "invalid_request"
+        if isinstance(error, SandboxError):
+            return cls(503, f"{error}", code="no_sandbox")
         if isinstance(error, ContextTooLong):
             code = "context_length_exceeded"
         elif isinstance(error, PromptError):

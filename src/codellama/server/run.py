@@ -146,6 +146,8 @@ def load(settings: Settings) -> list[Served]:
             draft_model=settings.draft_model,
             adapter=adapter,
         )
+        if model.tokenizer.has_infill:
+            _ = model.tokenizer.beginnings  # made now, which no request should wait for
         shown = None if adapter is None else str(adapter)
         found.append(Served.over(name, path, model, settings.limits, adapter=shown))
     return found
@@ -163,8 +165,15 @@ def _step_tokens(settings: Settings) -> int | None:
     return max(wanted, settings.max_num_seqs)
 
 
-def serve(settings: Settings, keys: Sequence[str], version: str, say: Say) -> None:
-    """Serves until a signal ends it.
+def serve(
+    settings: Settings,
+    keys: Sequence[str],
+    version: str,
+    say: Say,
+    *,
+    load: Callable[[Settings], list[Served]] = load,
+) -> None:
+    """Serves what `load` loads, in a thread of its own, until a signal ends it.
 
     Raises:
         CodeLlamaError: a model cannot be loaded.

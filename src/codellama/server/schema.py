@@ -76,6 +76,12 @@ class Drawing(Body):
     bundle: bool = False
 
 
+class Infilling(Body):
+    """What comes first in the prompt for a hole: the prefix (psm) or the suffix (spm)."""
+
+    order: Literal["auto", "psm", "spm"] | None = None
+
+
 class Segments(Body):
     """Where a Tabby client's cursor is."""
 
@@ -85,7 +91,7 @@ class Segments(Body):
     clipboard: str | None = None
 
 
-class CompletionRequest(Drawing):
+class CompletionRequest(Drawing, Infilling):
     """`POST /v1/completions`."""
 
     prompt: str | list[str] | Ids | list[Ids]
@@ -95,9 +101,10 @@ class CompletionRequest(Drawing):
     best_of: Annotated[int, Field(ge=1, le=8)] | None = None
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    return_token_ids: bool = False
 
 
-class TabbyRequest(Body):
+class TabbyRequest(Infilling):
     """`POST /v1/completions` as Tabby's editor plugins send it."""
 
     language: str = ""
@@ -133,7 +140,7 @@ class ChatRequest(Drawing):
     chat_template_kwargs: None = None
 
 
-class FimRequest(Drawing):
+class FimRequest(Drawing, Infilling):
     """Mistral's `POST /v1/fim/completions`."""
 
     prompt: str
@@ -149,7 +156,7 @@ class Extra(Body):
     filename: str | None = None
 
 
-class LlamaRequest(Body):
+class LlamaRequest(Infilling):
     """What llama.cpp's `/infill` and `/completion` have in common."""
 
     model: str = ""
@@ -199,6 +206,16 @@ class TokenizeRequest(Body):
     add_special_tokens: bool = True
 
 
+class PromptRequest(Body):
+    """`POST /v1/prompt_ids`: what a completion or a chat is asked with."""
+
+    model: str = ""
+    prompt: str | Ids | None = None
+    suffix: str | None = None
+    order: Literal["psm", "spm"] = "psm"
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1024)] | None = None
+
+
 class DetokenizeRequest(Body):
     model: str = ""
     tokens: Annotated[list[Tokens], Field(max_length=1 << 17)]
@@ -231,7 +248,7 @@ class OllamaRequest(Body):
     format: str | dict[str, Any] | None = None
 
 
-class GenerateRequest(OllamaRequest):
+class GenerateRequest(OllamaRequest, Infilling):
     """Ollama's `POST /api/generate`."""
 
     prompt: str = ""
@@ -272,7 +289,7 @@ class TgiParameters(Body):
     frequency_penalty: Penalty | None = None
 
 
-class TgiRequest(Body):
+class TgiRequest(Infilling):
     """TGI's `POST /generate` and `/generate_stream`."""
 
     inputs: str

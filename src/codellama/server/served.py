@@ -11,10 +11,18 @@ from typing import Any
 from codellama.engine.engine import Engine
 from codellama.engine.loading import Model
 from codellama.engine.sampler import kernel_for
+from codellama.engine.stepping import Stepping
 from codellama.runners.sampling import SamplingKernel
 from codellama.server.refusals import Refusal
 from codellama.server.service import Service
 from codellama.server.settings import Limits
+from codellama.text.tokenizer import Tokenizer
+
+
+def never_drawn(tokenizer: Tokenizer) -> list[int]:
+    """Ids that no reply has unless a request asks for them: markers, which are no text to show."""
+    marks = (tokenizer.prefix_id, tokenizer.suffix_id, tokenizer.middle_id)
+    return [mark for mark in marks if mark is not None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,14 +48,21 @@ class Served:
         kernel: SamplingKernel | None = None,
         *,
         adapter: str | None = None,
+        engine: Stepping | None = None,
     ) -> Served:
-        """A service over a loaded model."""
+        """A service over a loaded model, or over another engine that runs it."""
+        if engine is not None:
+            service = Service(engine, limits)
+            return cls(name=name, path=path, model=model, service=service, adapter=adapter)
         kernel = kernel_for(model.runner) if kernel is None else kernel
         tokenizer = model.tokenizer
-        marks = (tokenizer.prefix_id, tokenizer.suffix_id, tokenizer.middle_id)
-        never = [mark for mark in marks if mark is not None]  # they are no text to show
         engine = Engine(
-            model.runner, tokenizer, model.plan, kernel, drafters=model.drafters, never=never
+            model.runner,
+            tokenizer,
+            model.plan,
+            kernel,
+            drafters=model.drafters,
+            never=never_drawn(tokenizer),
         )
         service = Service(engine, limits)
         return cls(name=name, path=path, model=model, service=service, adapter=adapter)

@@ -19,19 +19,19 @@ from dataclasses import dataclass, field
 
 from codellama.engine.completion import Piece
 from codellama.engine.constraint import Constraint
-from codellama.engine.engine import Engine
 from codellama.engine.params import SamplingParams
 from codellama.engine.prompts import Prompt
-from codellama.engine.scoring import Score, Scoring
+from codellama.engine.scoring import Score
+from codellama.engine.stepping import ScoringSteps, Stepping
 from codellama.errors import CodeLlamaError
+from codellama.server.admission import Admission, Charge
 from codellama.server.generation import Generation
 from codellama.server.refusals import Refusal
 from codellama.server.settings import Limits
 
 log = logging.getLogger("codellama.server")
 
-_BYTES_PER_TOKEN = 160  # of a reply in memory: its id, its text, the event that carries it
-_BYTES_PER_LOGPROB = 120
+_ONE = Charge(n_sequences=1)
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Service:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Stepping,
         limits: Limits,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -89,19 +89,17 @@ class Service:
         self.counters = Counters()
         self.failure: str | None = None
         self.is_draining = False
-        self.n_live = 0  # sequences that were accepted and have not ended
-        self._reserved_bytes = 0
-        self._reserved_tokens = 0
+        self.admission = Admission(
+            engine.plan, limits, random.Random() if chance is None else chance
+        )
         self._live: set[Generation] = set()
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._clock = clock
-        self._chance = random.Random() if chance is None else chance
         self._busy_since: float | None = None
-        self._recent_s = 1.0  # how long a generation takes, smoothed
         self._owners: dict[int, tuple[Generation, int]] = {}
-        self._scorings: deque[tuple[Scoring, asyncio.Future[Score]]] = deque()
+        self._scorings: deque[tuple[ScoringSteps, asyncio.Future[Score]]] = deque()
 
     def start(self) -> None:
         """Starts the thread; results go to the running event loop."""
@@ -123,8 +121,13 @@ class Service:
         return 0.0 if since is None else self._clock() - since
 
     @property
+    def n_live(self) -> int:
+        """Sequences that were accepted and have not ended."""
+        return self.admission.n_live
+
+    @property
     def n_running(self) -> int:
-        return len(self.engine.scheduler.running)
+        return self.engine.n_running
 
     @property
     def n_waiting(self) -> int:
@@ -133,39 +136,19 @@ class Service:
     @property
     def cache_usage(self) -> float:
         """The share of the cache's blocks that sequences hold."""
-        return 1 - self.engine.pool.n_free / self.engine.pool.n_blocks
+        return self.engine.cache_usage
 
     @property
     def is_full(self) -> bool:
-        return self.n_live >= self.engine.plan.max_num_seqs + self.limits.waiting
+        return self.n_live >= self.admission.capacity
 
-    def retry_after(self) -> int:
-        """Whole seconds after which there may be room, spread so that clients do not return
-        together."""
-        rounds = max(1, self.n_live) / self.engine.plan.max_num_seqs
-        expected = min(30.0, rounds * self._recent_s)
-        return max(1, min(60, round(expected + self._chance.uniform(0, 1 + expected))))
-
-    def check_open(self, n_sequences: int = 1, reply_bytes: int = 0, cache_tokens: int = 0) -> None:
+    def check_open(self, charge: Charge = _ONE) -> None:
         """Raises Refusal where nothing more can be taken on at the moment."""
         if self.failure is not None:
             raise Refusal(503, "the engine has stopped", code="engine_failed", retry_after=30)
         if self.is_draining:
             raise Refusal(503, "the server is shutting down", code="shutting_down", retry_after=5)
-        room = self.engine.plan.max_num_seqs + self.limits.waiting - self.n_live
-        plan = self.engine.plan
-        budget = self.limits.cache_overcommit * plan.n_blocks * plan.block_size
-        if self.n_live and (
-            n_sequences > room
-            or self._reserved_bytes + reply_bytes > self.limits.reply_bytes
-            or self._reserved_tokens + cache_tokens > budget
-        ):
-            raise Refusal(
-                429,
-                "too many requests are waiting already",
-                code="overloaded",
-                retry_after=self.retry_after(),
-            )
+        self.admission.check(charge)
 
     def submit(
         self,
@@ -184,24 +167,12 @@ class Service:
         """
         for prompt in prompts:
             self.engine.check(prompt, params)
-        reply_bytes = sum(n * self._reply_bytes(prompt, params) for prompt in prompts)
-        self._check_reply_bytes(reply_bytes)
-        n_sequences = n * len(prompts)
-        capacity = self.engine.plan.max_num_seqs + self.limits.waiting
-        if n_sequences > capacity:
-            raise Refusal(
-                400,
-                f"the request has {n_sequences} replies and the server takes {capacity} at a time",
-                code="too_large",
-            )
-        cache_tokens = sum(n * self._cache_tokens(prompt, params) for prompt in prompts)
-        self.check_open(n_sequences, reply_bytes, cache_tokens)
+        charge = self.admission.charge(prompts, params, n)
+        self.check_open(charge)
         generation = Generation(prompts, params, n, scope, self)
         generation.constraint = constraint
-        generation.reply_bytes, generation.cache_tokens = reply_bytes, cache_tokens
-        self.n_live += n_sequences
-        self._reserved_bytes += reply_bytes
-        self._reserved_tokens += cache_tokens
+        generation.charge = charge
+        self.admission.take(charge)
         self._live.add(generation)
         self._commands.put(_Add(generation))
         assert self._loop is not None, "the service was not started"
@@ -215,36 +186,23 @@ class Service:
         Raises:
             Refusal: there is not so much, or not now.
         """
-        n_bytes = n_entries * (_BYTES_PER_TOKEN + _BYTES_PER_LOGPROB * (1 + n_top))
-        self._check_reply_bytes(n_bytes)
-        if n_bytes:
-            self.check_open(0, n_bytes)
-        self._reserved_bytes += n_bytes
-        try:
+        charge = self.admission.scoring(n_entries, n_top)
+        if charge.reply_bytes:
+            self.check_open(charge)
+        with self.admission.held(charge):
             yield
-        finally:
-            self._reserved_bytes -= n_bytes
-
-    def _check_reply_bytes(self, n_bytes: int) -> None:
-        if n_bytes > self.limits.reply_bytes:
-            raise Refusal(
-                400,
-                f"the answer may take {n_bytes} bytes and the server keeps "
-                f"{self.limits.reply_bytes}; ask for fewer choices, tokens or logprobs",
-                code="too_large",
-            )
 
     async def score(self, ids: tuple[int, ...], n_top: int, scope: bytes = b"") -> Score:
         """Log-probabilities of each id after those before it, and of the likeliest `n_top`."""
         self.check_open()
         assert self._loop is not None, "the service was not started"
         done: asyncio.Future[Score] = self._loop.create_future()
-        self.n_live += 1
+        self.admission.n_live += 1
         self._commands.put(_Score(ids, n_top, scope, done))
         try:
             return await done
         finally:
-            self.n_live -= 1
+            self.admission.n_live -= 1
 
     def cancel(self, generation: Generation) -> None:
         """Ends a generation's sequences; those that have ended already stay as they are."""
@@ -259,31 +217,18 @@ class Service:
         for generation in list(self._live):
             self.cancel(generation)
 
-    def _reply_bytes(self, prompt: Prompt, params: SamplingParams) -> int:
-        longest = self._cache_tokens(prompt, params) - len(prompt.ids)
-        tops = 0 if params.logprobs is None else 1 + params.logprobs
-        return longest * (_BYTES_PER_TOKEN + _BYTES_PER_LOGPROB * tops)
-
-    def _cache_tokens(self, prompt: Prompt, params: SamplingParams) -> int:
-        """Tokens of cache that a reply takes at most."""
-        room = self.engine.plan.max_seq_len
-        if params.max_tokens is None:
-            return room
-        return min(room, len(prompt.ids) + params.max_tokens)
-
     def _release(self, generation: Generation) -> None:
         self._live.discard(generation)
-        self._reserved_bytes -= generation.reply_bytes
-        self._reserved_tokens -= generation.cache_tokens
+        self.admission.give_back(generation.charge)
 
     def _deliver(self, items: list[tuple[Generation, int, Piece]]) -> None:
         for generation, index, piece in items:
             generation.push(index, piece)
             if piece.finish_reason is not None:
-                self.n_live -= 1
+                self.admission.n_live -= 1
                 if generation.is_done:
                     self._release(generation)
-                    self._recent_s += 0.1 * (generation.age_s - self._recent_s)
+                    self.admission.note_age(generation.age_s)
         for generation, _, _ in items:
             generation.wake()
 
@@ -292,7 +237,7 @@ class Service:
             self.failure = message
         for generation in list(self._live):
             generation.fail(message)
-            self.n_live -= generation.n_open
+            self.admission.n_live -= generation.n_open
             self._release(generation)
         for _, done in self._scorings:
             if not done.done():
@@ -335,10 +280,11 @@ class Service:
             elif isinstance(command, _Cancel):
                 self._abort(command.generation)
             else:
-                scoring = Scoring(self.engine, command.ids, command.n_top, command.scope)
+                scoring = self.engine.scoring(command.ids, command.n_top, command.scope)
                 self._scorings.append((scoring, command.done))
 
     def _add(self, generation: Generation) -> None:
+        generation.settle(lambda ids: self.engine.n_cached(ids, generation.scope))
         for index, (prompt, seed) in enumerate(generation.sequences()):
             request_id = self.engine.add(
                 prompt,

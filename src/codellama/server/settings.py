@@ -65,8 +65,11 @@ class Settings:
     header that are served, `origins` pages of other origins that may call; "editors" stands for
     editors' web views. A `key_file` holds one key a line. `step_tokens` bounds the work of one
     step, and with it the gap that a long prompt makes in the replies beside it; None takes 128, and
-    2048 on a GPU. `engine`, `device`, `weights`, `kv_cache`, `speculation` and `draft_model` are
-    those of `LLM.load`.
+    2048 on a GPU. `infill_order` is how holes are told where a request does not say: "psm", "spm",
+    or what the cache makes cheaper. `device`, `weights`, `kv_cache`, `speculation` and
+    `draft_model` are those of `LLM.load`. The engine "vllm" lays each replica over
+    `tensor_parallel` times `pipeline_parallel` devices. `replicas` are whole engines, at most, and
+    `min_replicas` at least where the queue decides (None: as many as at most).
     """
 
     models: Mapping[str, str] = field(default_factory=lambda: {"codellama-nano": "nano"})
@@ -81,12 +84,17 @@ class Settings:
     share_across_keys: bool = False
     strict_models: bool = False
     infill_text: bool = True
+    infill_order: str = "auto"
     done_after_error: bool = False
     temperature: float = 0.2
     top_p: float = 0.95
     engine: str | None = None
     device: str | None = None
     weights: str | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    replicas: int = 1
+    min_replicas: int | None = None
     threads: int | None = None
     max_seq_len: int | None = None
     kv_cache: str | None = None
@@ -112,8 +120,18 @@ class Settings:
             raise ConfigError(
                 f"log_level is {self.log_level!r}; expected debug, info, warning or error"
             )
-        if self.engine not in (None, "cpu", "torch"):
-            raise ConfigError(f"engine is {self.engine!r}; expected cpu or torch")
+        if self.engine not in (None, "cpu", "torch", "vllm"):
+            raise ConfigError(f"engine is {self.engine!r}; expected cpu, torch or vllm")
+        for name in ("tensor_parallel", "pipeline_parallel", "replicas"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ConfigError(f"{name} is {value}; expected 1 or more")
+            if value > 1 and self.engine != "vllm" and name != "replicas":
+                raise ConfigError(
+                    f"{name} is for the engine vllm, and this one is {self.engine or 'cpu'}"
+                )
+        if self.infill_order not in ("auto", "psm", "spm"):
+            raise ConfigError(f"infill_order is {self.infill_order!r}; expected auto, psm or spm")
         if self.speculation not in ("lookup", "off"):
             raise ConfigError(f"speculation is {self.speculation!r}; expected lookup or off")
 

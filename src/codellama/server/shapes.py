@@ -97,15 +97,27 @@ def _exact(entry: TokenLogprob) -> float:
 
 
 def legacy_logprobs(
-    tokenizer: Tokenizer, entries: Iterable[tuple[int, TokenLogprob | None]], offset: int = 0
+    tokenizer: Tokenizer,
+    entries: Iterable[tuple[int, TokenLogprob | None]],
+    offset: int = 0,
+    *,
+    with_ids: bool = False,
 ) -> dict[str, Any]:
-    """OpenAI's four parallel arrays; `offset` is where the first token's text begins."""
+    """OpenAI's four parallel arrays; `offset` is where the first token's text begins.
+
+    `with_ids` adds `content`, the same in the form that chat has, where tokens have their ids.
+    """
+    if with_ids:
+        entries = list(entries)
+        content = chat_logprobs(tokenizer, (entry for _, entry in entries if entry is not None))
+        return legacy_logprobs(tokenizer, entries, offset) | content
     tokens: list[str] = []
     own: list[float | None] = []
     tops: list[dict[str, float] | None] = []
     offsets: list[int] = []
     for token_id, entry in entries:
-        text = token_text(tokenizer, token_id)
+        n_begun = 0 if entry is None else entry.n_begun
+        text = token_text(tokenizer, token_id)[n_begun:]
         tokens.append(text)
         offsets.append(offset)
         offset += len(text)
@@ -116,7 +128,7 @@ def legacy_logprobs(
         own.append(_exact(entry))
         top: dict[str, float] = {}
         for other, logprob in (*entry.top, (token_id, _exact(entry))):
-            name = token_text(tokenizer, other)
+            name = token_text(tokenizer, other)[n_begun:]
             top[name] = max(logprob, top.get(name, logprob))
         tops.append(top)
     return {
@@ -128,19 +140,21 @@ def legacy_logprobs(
 
 
 def chat_logprobs(tokenizer: Tokenizer, entries: Iterable[TokenLogprob]) -> dict[str, Any]:
-    """One object for each token, with its alternatives."""
+    """One object for each token, with its alternatives; `id` is llama.cpp's addition."""
 
-    def named(token_id: int, logprob: float) -> dict[str, Any]:
+    def named(token_id: int, logprob: float, n_begun: int) -> dict[str, Any]:
+        raw = tokenizer.token_bytes(token_id)
         return {
-            "token": token_text(tokenizer, token_id),
+            "id": token_id,
+            "token": token_text(tokenizer, token_id)[n_begun:],
             "logprob": logprob,
-            "bytes": list(tokenizer.token_bytes(token_id)),
+            "bytes": list(raw.decode(errors="replace")[n_begun:].encode() if n_begun else raw),
         }
 
     return {
         "content": [
-            named(entry.token_id, _exact(entry))
-            | {"top_logprobs": [named(*pair) for pair in entry.top]}
+            named(entry.token_id, _exact(entry), entry.n_begun)
+            | {"top_logprobs": [named(*pair, entry.n_begun) for pair in entry.top]}
             for entry in entries
         ]
     }
@@ -157,7 +171,7 @@ class Chunks(Protocol):
 
     def last(self, index: int, text: str, logprobs: str, reason: str, tail: str) -> str: ...
 
-    def usage(self, counts: dict[str, Any]) -> str: ...
+    def usage(self, counts: dict[str, Any], timings: dict[str, Any]) -> str: ...
 
 
 class _Head:
@@ -171,8 +185,9 @@ class _Head:
             f'"model":{quoted(model)},"system_fingerprint":{quoted(fingerprint)},"choices":['
         )
 
-    def usage(self, counts: dict[str, Any]) -> str:
-        return f'{self._head}],"usage":{encode(counts).decode()}}}\n\n'
+    def usage(self, counts: dict[str, Any], timings: dict[str, Any]) -> str:
+        shown = f'"usage":{encode(counts).decode()},"timings":{encode(timings).decode()}'
+        return f"{self._head}],{shown}}}\n\n"
 
 
 class CompletionChunks(_Head):

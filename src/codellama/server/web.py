@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from codellama.errors import CodeLlamaError
+from codellama.server.admission import Charge
 from codellama.server.generation import Generation
 from codellama.server.refusals import Refusal, encode, shape_of
 from codellama.server.schema import Body
@@ -40,6 +41,7 @@ class State:
     version: str
     workers: ThreadPoolExecutor
     is_draining: bool = False
+    n_solving: int = 0  # requests that run candidates
     answers: dict[tuple[str, int], int] = field(default_factory=dict)
     seen_unknown: set[str] = field(default_factory=set)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -69,6 +71,7 @@ class Call:
         self.headers: list[tuple[bytes, bytes]] = []
         self.has_started = False
         self.status = 0  # of the answer, once it has begun
+        self._generations: tuple[Generation, ...] = ()
         self._receive = receive
         self._send = send
 
@@ -93,6 +96,11 @@ class Call:
             status, [(b"content-type", kind), (b"content-length", b"%d" % len(content))]
         )
         await self._send({"type": "http.response.body", "body": content})
+
+    async def empty(self, status: int) -> None:
+        """Answers with a status alone."""
+        await self._start(status, [])
+        await self._send({"type": "http.response.body", "body": b""})
 
     async def refuse(self, refusal: Refusal) -> None:
         """Answers with an error, in the shape that this path's clients read."""
@@ -140,6 +148,7 @@ class Call:
             for generation in generations:
                 generation.cancel()
 
+        self._generations = generations
         watcher = asyncio.ensure_future(watch())
         try:
             yield
@@ -154,6 +163,9 @@ class Call:
         counts = self.state.answers
         route = self.scope.get("codellama.route", "other")
         counts[route, status] = counts.get((route, status), 0) + 1
+        for generation in self._generations:
+            if generation.order is not None:
+                self.headers.append((b"x-codellama-order", generation.order.encode()))
         await self._send(
             {
                 "type": "http.response.start",
@@ -296,7 +308,7 @@ def _note_unknown(call: Call, kind: type[Body], found: dict[str, Any]) -> None:
 def _check_room(state: State) -> None:
     models = state.registry.models
     if models and all(served.service.is_full for served in models):
-        models[0].service.check_open(models[0].service.n_live + 1)
+        models[0].service.check_open(Charge(n_sequences=1))
 
 
 def _place(error: BaseException) -> str:

@@ -7,6 +7,7 @@ github.com/meta-llama/codellama, commit e81b597. A fill ends at `<EOT>`, and is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from codellama.errors import PromptError
@@ -34,11 +35,22 @@ def infill_ids(
         PromptError: the vocabulary has no infilling markers, the order is unknown, or a text
             cannot be encoded.
     """
+    before = tokenizer.encode(prefix, allow_control=allow_control)
+    after = tokenizer.encode_bare(suffix, allow_control=allow_control)
+    return arranged(tokenizer, before, after, order)
+
+
+def arranged(
+    tokenizer: Tokenizer, before: Sequence[int], after: Sequence[int], order: Order
+) -> list[int]:
+    """The ids of both texts among the markers, in the order asked for.
+
+    Raises:
+        PromptError: the vocabulary has no infilling markers, or the order is unknown.
+    """
     pre, suf, mid = tokenizer.prefix_id, tokenizer.suffix_id, tokenizer.middle_id
     if not tokenizer.has_infill or pre is None or suf is None or mid is None:
         raise PromptError("this vocabulary has no infilling markers <PRE>, <SUF>, <MID> and <EOT>")
-    before = tokenizer.encode(prefix, allow_control=allow_control)
-    after = tokenizer.encode_bare(suffix, allow_control=allow_control)
     if order == "psm":
         return [tokenizer.bos_id, pre, *before, suf, *after, mid]
     if order == "spm":

@@ -19,6 +19,7 @@ from typing import Self
 
 from codellama.errors import CheckpointError, PromptError
 from codellama.text import llama2, spm
+from codellama.text.beginnings import Beginnings
 from codellama.text.decoding import SPACE, StreamDecoder
 from codellama.text.files import read_tokenizer_files
 from codellama.text.spm import PieceType, Vocabulary
@@ -230,6 +231,12 @@ class Tokenizer:
         if isinstance(surface, int):
             return bytes((surface,))
         return surface.replace(SPACE, " ").encode()
+
+    @cached_property
+    def beginnings(self) -> Beginnings:
+        """The tokens that text may be written with, by what they show; control ids are not."""
+        others = (i for i in range(self.n_vocab) if i not in self._markers)
+        return Beginnings({i: self.token_bytes(i) for i in others})
 
     def surface(self, token_id: int) -> str | int:
         """What an id shows: a text with `▁` for spaces, or the value of a byte piece.

@@ -11,6 +11,8 @@ from codellama.text.tokenizer import Tokenizer
 
 _MARKERS = 4  # beginning of text, and the three marks of an infilling prompt
 _CHARS_PER_TOKEN = 64  # more than any piece of these vocabularies has; bounds what is counted often
+_STEPS = 8  # coarse cuts in one room
+_CHARS_A_STEP = 3  # characters of a token of source code, roughly
 _Count = Callable[[str], int]
 
 
@@ -35,12 +37,21 @@ def room_for_prompt(context: int, max_tokens: int | None) -> int:
 
 
 def trim(
-    hole: tuple[str, str], tokenizer: Tokenizer, room: int, *, allow_control: bool, may_drop: bool
+    hole: tuple[str, str],
+    tokenizer: Tokenizer,
+    room: int,
+    *,
+    allow_control: bool,
+    may_drop: bool,
+    coarse_from: int | None = None,
 ) -> Trimmed:
     """Leaves out the start of the prefix and the end of the suffix until both fit `room` tokens.
 
     The prefix is the better guide and gets three quarters of the room; what either does not use,
     the other gets. Cuts are made at line starts, or within a line that alone is too long.
+
+    With `coarse_from`, the place of the prefix in a longer text, cuts are made only about every
+    eighth of the room, at places that stay the same while that text grows at its end.
 
     Raises:
         ContextTooLong: both do not fit as they are, and nothing may be dropped.
@@ -62,9 +73,12 @@ def trim(
             f"is room for {room}",
             hint="leave out --no-trim to drop what is far from the hole, or raise --max-seq-len",
         )
-    suffix = _head(suffix, n_suffix, min(after, max(room // 4, room - before)))
+    left = room - before
+    if coarse_from is not None:
+        left -= left % max(1, room // _STEPS)
+    suffix = _head(suffix, n_suffix, min(after, max(room // 4, left)))
     kept_after = n_suffix(suffix)
-    prefix = _tail(prefix, n_prefix, room - kept_after)
+    prefix = _tail(prefix, n_prefix, room - kept_after, coarse_from)
     return Trimmed(
         prefix=prefix,
         suffix=suffix,
@@ -73,17 +87,35 @@ def trim(
     )
 
 
-def _tail(text: str, count: _Count, room: int) -> str:
+def _tail(text: str, count: _Count, room: int, coarse_from: int | None) -> str:
     """The longest end of `text` in `room` tokens that begins at a line start, if any does."""
     reach = text[max(0, len(text) - _CHARS_PER_TOKEN * room) :]
     starts = [0] * (len(reach) == len(text))
     starts += [found.end() for found in re.finditer(r"\n(?!\Z)", reach)]
+    if coarse_from is not None:
+        few = _spread(starts, coarse_from + len(text) - len(reach), room)
+        if few and count(reach[few[-1] :]) <= room:
+            starts = few
     # Later starts need fewer tokens: find the first that fits.
     first = _first(len(starts), lambda k: count(reach[starts[k] :]) <= room)
     if first < len(starts):
         return reach[starts[first] :]
     last = starts[-1] if starts else 0
     return reach[last + _first(len(reach) - last, lambda k: count(reach[last + k :]) <= room) :]
+
+
+def _spread(starts: list[int], origin: int, room: int) -> list[int]:
+    """Of line starts the first in each stretch of a text in which they are counted from `origin`.
+
+    The first stretch counts only where it is seen from its beginning.
+    """
+    size = max(1, room * _CHARS_A_STEP // _STEPS)
+    cells = [(origin + start) // size for start in starts]
+    return [
+        start
+        for i, start in enumerate(starts)
+        if (cells[i] != cells[i - 1] if i else origin + start == 0)
+    ]
 
 
 def _head(text: str, count: _Count, room: int) -> str:

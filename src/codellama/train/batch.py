@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +16,8 @@ from codellama.train.data import Row
 from codellama.train.loss import summed_loss
 from codellama.train.recipe import Recipe, Stage
 
+LONG_ROW = 1024  # from here on documents are attended to one by one, where nothing is compiled
+
 
 def model_config(recipe: Recipe, stage: Stage) -> ModelConfig:
     """The model of a recipe with the context and rotary base of one of its stages."""
@@ -22,32 +26,89 @@ def model_config(recipe: Recipe, stage: Stage) -> ModelConfig:
     )
 
 
-def batch_tensors(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """tokens, positions and labels [B * L] and the attention mask [B, 1, L, L] of some rows."""
-    tokens, positions, labels, document = (
-        torch.stack([torch.from_numpy(getattr(row, name)) for row in rows])
-        for name in ("tokens", "positions", "labels", "document")
-    )
-    mask = (document[:, :, None] == document[:, None, :]).tril()[:, None]
-    return tokens.flatten(), positions.flatten(), labels.flatten(), mask
+class Stretches(Protocol):
+    """How processes share rows; see `codellama.train.context`."""
+
+    @property
+    def size(self) -> int: ...
+    def stretch(self, length: int) -> slice: ...
+    def gather(self, keys: Tensor) -> Tensor: ...
 
 
-def batch_loss(
-    model: Transformer, tokens: Tensor, positions: Tensor, labels: Tensor, mask: Tensor
-) -> Tensor:
-    """The loss of rows, summed over what is learned from; see `batch_tensors`."""
-    attn = AttentionMetadata(starts=(), row_length=mask.shape[-1], mask=mask)
-    hidden = model(tokens, positions, attn)
-    return summed_loss(hidden, model.lm_head.weight, labels)
+@dataclass(frozen=True)
+class RowBatch:
+    """Rows as tensors: tokens, positions and labels [B * L], and who may look at whom.
 
-
-def flop_per_token(config: ModelConfig, row_length: int) -> float:
-    """Forwards and backwards, without what recomputation adds.
-
-    6 * (parameters that multiply) + 6 * layers * heads * head_dim * T: every parameter but the
-    embedding table multiplies a token twice forwards and four times backwards; the second term is
-    causal attention over rows of T tokens, half of what a full square would be.
+    Either `mask` [B, 1, L, L] is there, or `starts`, which bound the documents of the flat batch.
+    With `gather`, L stands for a stretch of every row, and `mask` is [B, 1, L, whole row].
     """
-    table = 0 if config.tie_embeddings else config.vocab_size * config.dim
-    multiplying = config.n_params - table
-    return 6 * multiplying + 6 * config.n_layers * config.n_heads * config.head_dim * row_length
+
+    tokens: Tensor
+    positions: Tensor
+    labels: Tensor
+    row_length: int
+    mask: Tensor | None = None
+    starts: tuple[int, ...] = ()
+    gather: Callable[[Tensor], Tensor] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[Row],
+        device: torch.device | None = None,
+        *,
+        one_by_one: bool | None = None,
+        context: Stretches | None = None,
+    ) -> RowBatch:
+        """The batch of some rows on `device` (default: the CPU).
+
+        Long rows of several documents are mostly masked away, so with `one_by_one` (default: for
+        rows of `LONG_ROW` on) attention runs over each document by itself. With a `context` of
+        several processes the batch holds this one's stretch of every row.
+        """
+        device = device or torch.device("cpu")
+        length = len(rows[0].tokens)
+        tokens, positions, labels, document = (
+            torch.from_numpy(np.stack([getattr(row, name) for row in rows])).to(device)
+            for name in ("tokens", "positions", "labels", "document")
+        )
+        is_shared = context is not None and context.size > 1
+        mine = context.stretch(length) if context is not None else slice(length)
+        mask: Tensor | None = None
+        starts: tuple[int, ...] = ()
+        if not is_shared and (one_by_one if one_by_one is not None else length >= LONG_ROW):
+            starts = _starts(rows)
+        else:
+            mask = (document[:, :, None] == document[:, None, :]).tril()[:, None, mine]
+        return cls(
+            tokens[:, mine].flatten(),
+            positions[:, mine].flatten(),
+            labels[:, mine].flatten(),
+            len(range(length)[mine]),
+            mask,
+            starts,
+            context.gather if context is not None and is_shared else None,
+        )
+
+    def attention(self) -> AttentionMetadata:
+        """What the model needs to know of it."""
+        if self.mask is None:
+            return AttentionMetadata(starts=self.starts)
+        return AttentionMetadata(
+            starts=(), row_length=self.row_length, mask=self.mask, whole_rows=self.gather
+        )
+
+
+def batch_loss(model: Transformer, batch: RowBatch) -> Tensor:
+    """The loss of rows, summed over what is learned from."""
+    hidden = model(batch.tokens, batch.positions, batch.attention())
+    return summed_loss(hidden, model.lm_head.weight, batch.labels)
+
+
+def _starts(rows: Sequence[Row]) -> tuple[int, ...]:
+    """Where the documents of rows that lie end to end begin, and where the last one ends."""
+    length, starts = len(rows[0].tokens), [0]
+    for i, row in enumerate(rows):
+        inner = np.flatnonzero(np.diff(row.document)) + 1
+        starts += [i * length + int(at) for at in inner] + [(i + 1) * length]
+    return tuple(starts)

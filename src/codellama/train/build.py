@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from codellama.errors import ConfigError
+from codellama.text.tokenizer import Tokenizer
 from codellama.train.conversations import HandWritten, make_conversations
 from codellama.train.corpus import Corpus, build_corpus
 from codellama.train.decontaminate import Fingerprints
+from codellama.train.disk import file_digest
+from codellama.train.run import TOKENS
+from codellama.train.shards import write_shards
 from codellama.train.sources import Collection
 from codellama.train.vocabulary import train_tokenizer
 
+CLEANED = "cleaned"  # folder of a corpus: what cleaning gave, for a build that goes on
 TOKENIZER_CHARS = 16_000_000  # more text than this changes little and takes longer
 
 
@@ -27,6 +33,7 @@ class BuildSettings:
     n_pieces: int = 8192
     tokenizer: Path | None = None
     chat: Path | None = None
+    talks: tuple[Path, ...] = ()  # further conversations, one JSON list of messages a line
     n_conversations: int = 8000
     seed: int = 7
 
@@ -45,7 +52,8 @@ def build(
     """
     fingerprints = Fingerprints.read(settings.evaluation_files)
     note(f"{len(fingerprints)} marks of evaluation problems")
-    corpus = build_corpus(distributions, fingerprints, settings.max_share)
+    corpus = build_corpus(distributions, fingerprints, settings.max_share,
+                          kept_cleaned=out / CLEANED, note=note)  # fmt: skip
     corpus.save(out)
     (out / "NOTICE").write_text(_notice(distributions), encoding="utf-8")
     for reason, n in corpus.dropped().most_common():
@@ -59,14 +67,37 @@ def build(
         texts = [d.text for d in train if d.kind != "function"]
         Random(settings.seed).shuffle(texts)
         train_tokenizer(texts, settings.n_pieces, out / "tokenizer.model", TOKENIZER_CHARS)
+    tokenizer = Tokenizer.open(out / "tokenizer.model")
+    digest = file_digest(out / "tokenizer.model")
+    tokens = write_shards(corpus.documents, out / TOKENS, tokenizer, digest, note)
+    report = corpus.report() | {"tokens": tokens}
+    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    talks = [talk for path in settings.talks for talk in _read_talks(path)]
     if settings.chat is not None:
         functions = [d for d in train if d.kind == "function"]
         written = HandWritten.read(settings.chat)
-        talks = make_conversations(functions, written, settings.n_conversations, settings.seed)
+        talks += make_conversations(functions, written, settings.n_conversations, settings.seed)
+    if talks:
         with (out / "chat.jsonl").open("w", encoding="utf-8") as lines:
             lines.writelines(json.dumps(talk) + "\n" for talk in talks)
         note(f"{len(talks)} conversations")
+    note(f"{out / 'report.json'} says how much was kept, how much was dropped and why")
     return corpus
+
+
+def _read_talks(path: Path) -> list[list[dict[str, str]]]:
+    """Raises ConfigError when a line is not a conversation that ends with an answer."""
+    found = []
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            talk = json.loads(line)
+            roles = [message["role"] for message in talk]
+            if roles[-1] != "assistant" or not all(isinstance(m["content"], str) for m in talk):
+                raise ConfigError(f"{path}: line {number} does not end with an assistant's answer")
+            found.append(talk)
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise ConfigError(f"{path} does not hold conversations: {error!r}") from error
+    return found
 
 
 def _notice(distributions: Sequence[Collection]) -> str:

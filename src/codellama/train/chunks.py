@@ -7,16 +7,16 @@ then the latest; a blank line before it breaks ties between equal indents.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codellama.train.corpus import Document
+from codellama.train.shards import StoredTexts
 
-_MARGIN = 14  # markers, and the tokens that cutting a document in three can add
+MARGIN = 14  # markers, and the tokens that cutting a document in three can add
 
 Chunks = NDArray[np.int32]  # [N, 4]: document, first character, end character, tokens
 
@@ -44,35 +44,24 @@ def cut(text: str, line_tokens: Sequence[int], limit: int) -> list[tuple[int, in
     return parts
 
 
-def chunk_table(
-    documents: Sequence[Document],
-    row_length: int,
-    encode_lines: Callable[[list[str]], list[list[int]]],
-    cache: tuple[Path, str] | None = None,
-) -> Chunks:
+def chunk_table(documents: StoredTexts, row_length: int, cache: Path | None = None) -> Chunks:
     """The parts of all documents, in order.
 
-    With `cache`, a folder and the tokenizer's digest, they are kept there under the digest of both
-    texts and tokenizer.
+    With `cache`, a folder, they are kept there under the digest of text and tokenizer.
     """
-    limit = row_length - _MARGIN
+    limit = row_length - MARGIN
     path = None
     if cache is not None:
-        folder, tokenizer = cache
-        digest = hashlib.sha256(f"{limit} {tokenizer}".encode())
-        for document in documents:
-            digest.update(document.text.encode())
-        path = folder / f"chunks-{row_length}-{digest.hexdigest()[:16]}.npy"
+        path = cache / f"chunks-{row_length}-{documents.digest[:16]}.npy"
         if path.exists():
             return np.load(path)  # type: ignore[no-any-return]
     rows: list[tuple[int, int, int, int]] = []
     for i, document in enumerate(documents):
-        counts = [len(ids) + 1 for ids in encode_lines(document.text.split("\n"))]
-        rows += [(i, *part) for part in cut(document.text, counts, limit)]
+        rows += [(i, *part) for part in cut(document.text, document.line_tokens(), limit)]
     table = np.array(rows, np.int32).reshape(-1, 4)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npy")
+        partial = path.with_suffix(f".{os.getpid()}.partial.npy")
         np.save(partial, table)
         partial.rename(path)
     return table

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from codellama.errors import ConfigError
 from codellama.train.chunks import Chunks
-from codellama.train.corpus import Document
-from codellama.train.infilling import Encoder, Order, infilled, split, split_lines
+from codellama.train.infilling import Encoder, Order, arranged, split, split_lines
 from codellama.train.loss import IGNORED
+from codellama.train.shards import PartEncoder, StoredText
 
 WINDOW_IDS = 65_536
 
@@ -54,7 +54,7 @@ class TextSource:
     Of these, `line_rate` have a middle that ends with a line, the rest are cut anywhere.
     """
 
-    documents: Sequence[Document]
+    documents: Sequence[StoredText]
     chunks: Chunks
     tokenizer: Encoder
     rate: float
@@ -66,16 +66,19 @@ class TextSource:
     def sample(self, number: int, key: str) -> Sample:
         """The ids of a part; `key` decides whether and where it is cut in three."""
         index, start, end, _ = map(int, self.chunks[number])
-        text = self.documents[index].text
-        part = text[start:end]
+        document = self.documents[index]
+        part = document.text[start:end]
+        encoder = PartEncoder(document, start, end, self.tokenizer)
         random = Random(key)
         if random.random() < self.rate:
             order: Order = random.choice(_ORDERS)
             cut = split_lines if self.line_rate and random.random() < self.line_rate else split
-            prefix, middle, suffix = cut(part, random)
-            return Sample(infilled(self.tokenizer, prefix, middle, suffix, order))
-        ids = [self.tokenizer.bos_id, *self.tokenizer.encode(part)]
-        return Sample([*ids, self.tokenizer.eos_id] if end == len(text) else ids)
+            prefix, middle, _ = cut(part, random)
+            ends = (len(prefix), len(prefix) + len(middle), len(part))
+            return Sample(arranged(self.tokenizer, encoder, ends, order))
+        ids = [self.tokenizer.bos_id, *encoder.spaced(len(part))]
+        is_last = end == len(document.text)
+        return Sample([*ids, self.tokenizer.eos_id] if is_last else ids)
 
 
 @dataclass(frozen=True)

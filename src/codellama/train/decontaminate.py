@@ -9,6 +9,7 @@ corpus.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,7 @@ class Fingerprints:
 
     def __init__(self) -> None:
         self._marks: dict[int, str] = {}
+        self.digest = ""  # of the files they were read from
 
     def __len__(self) -> int:
         return len(self._marks)
@@ -49,10 +51,11 @@ class Fingerprints:
         Raises:
             ConfigError: a file is absent or is not JSON.
         """
-        found = cls()
+        found, digest = cls(), hashlib.sha256()
         for path in paths:
             try:
                 raw = path.read_bytes()
+                digest.update(raw)
                 text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
                 name = path.name.removesuffix(".gz")
                 lines = text.splitlines() if name.endswith(".jsonl") else [text]
@@ -61,6 +64,7 @@ class Fingerprints:
                         found.add(string, f"{path.name}:{i}")
             except (OSError, ValueError) as error:
                 raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
+        found.digest = digest.hexdigest()
         return found
 
     def add(self, text: str, problem: str) -> None:

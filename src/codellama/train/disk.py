@@ -22,10 +22,13 @@ class Disk:
     def make_folder(self, path: Path) -> None:
         path.mkdir(parents=True)
 
-    def write_tensors(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+    def write_tensors(
+        self, path: Path, tensors: Mapping[str, Tensor], notes: dict[str, str] | None = None
+    ) -> None:
+        """A safetensors file; `notes` go into its header."""
         from safetensors.torch import save_file
 
-        save_file(dict(tensors), path)
+        save_file(dict(tensors), path, notes)
 
     def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
         path.write_text(json.dumps(value, indent=1), encoding="utf-8")

@@ -1,11 +1,14 @@
-"""What each stage of a cascade is for, as a loss on held-out text that only it should bring down.
+"""What each stage of a cascade is for, as figures on held-out text that only it should better.
 
-    infilling   the middles of functions cut in three, prefix-suffix-middle
-    beyond      tokens of long files behind the first stage's row length
+    infilling   loss on the middles of functions cut in three, prefix-suffix-middle
+    keys far    share of numbers found again that stand further away than the first row length
+    keys near   the same within the first row length, to compare
+    beyond      loss on tokens of long files behind the first stage's row length
     within      the same files' tokens before it, to compare
-    answers     the answers of conversations about held-out functions
+    answers     loss on the answers of conversations about held-out functions
 
-All in nats per token.
+Losses are in nats a token. A number counts as found when both of its digits are the likeliest
+tokens, which is what decoding greedily would write.
 """
 
 from __future__ import annotations
@@ -20,15 +23,18 @@ import torch
 
 from codellama.errors import ConfigError
 from codellama.model.transformer import Transformer
-from codellama.train.batch import batch_loss, batch_tensors
+from codellama.train.batch import RowBatch, batch_loss
 from codellama.train.conversations import about_functions
 from codellama.train.data import Row, Sample, row
 from codellama.train.infilling import infilled, split_lines
+from codellama.train.keys import KeySource, KeyText
 from codellama.train.loss import IGNORED
 from codellama.train.recipe import Recipe
 from codellama.train.run import CorpusFolder
 
-FIGURES = ("infilling", "beyond", "within", "answers")
+LOSSES = ("infilling", "beyond", "within", "answers")
+SHARES = ("keys far", "keys near")
+FIGURES = (*LOSSES, *SHARES)
 
 
 class Effects:
@@ -46,7 +52,7 @@ class Effects:
             [*corpus.documents("val-pkg", kind), *corpus.documents("val-file", kind)]
             for kind in ("function", "python")
         )
-        self._rows: dict[str, list[Row]] = {name: [] for name in FIGURES}
+        self._rows: dict[str, list[Row]] = {name: [] for name in LOSSES}
         for document in functions:
             random = Random(document.path)
             ids = infilled(tokenizer, *split_lines(document.text, random), "psm")
@@ -70,6 +76,12 @@ class Effects:
                     labels[keep] = whole.labels[keep]
                     self._rows[name].append(Row(whole.tokens, labels, whole.positions,
                                                 whole.document))  # fmt: skip
+        self._keys: dict[str, list[tuple[Row, KeyText]]] = {name: [] for name in SHARES}
+        maker = KeySource(functions, tokenizer, long)
+        for name, length in (("keys far", long), ("keys near", short)):
+            for i in range(n // 2 if functions else 0):
+                made = maker.text(Random(f"{name}/{i}"), length, n_keys=4, first=True)
+                self._keys[name].append((row([Sample(made.ids)], length), made))
         for name, rows in self._rows.items():
             if not rows:
                 raise ConfigError(
@@ -78,17 +90,34 @@ class Effects:
                 )
 
     @torch.no_grad()
-    def __call__(self, model: Transformer) -> dict[str, float]:
+    def __call__(self, model: Transformer, bf16: bool = False) -> dict[str, float]:
         """The figures of `model`, with the rotary base it has now."""
-        figures = {}
-        for name, rows in self._rows.items():
-            total, n_tokens = 0.0, 0
-            for i in range(0, len(rows), 8):
-                tokens, positions, labels, mask = batch_tensors(rows[i : i + 8])
-                total += float(batch_loss(model, tokens, positions, labels, mask))
-                n_tokens += int((labels != IGNORED).sum())
-            figures[name] = total / n_tokens
-        return figures
+        device = model.norm.weight.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            figures = {name: _loss(model, rows) for name, rows in self._rows.items()}
+            return figures | {name: _found(model, texts) for name, texts in self._keys.items()}
+
+
+def _loss(model: Transformer, rows: Sequence[Row]) -> float:
+    total, n_tokens = 0.0, 0
+    for i in range(0, len(rows), 8):
+        batch = RowBatch.of(rows[i : i + 8], model.norm.weight.device)
+        total += float(batch_loss(model, batch))
+        n_tokens += int((batch.labels != IGNORED).sum())
+    return total / n_tokens
+
+
+def _found(model: Transformer, texts: Sequence[tuple[Row, KeyText]]) -> float:
+    n_found = n_asked = 0
+    for line, text in texts:
+        batch = RowBatch.of([line], model.norm.weight.device)
+        hidden = model(batch.tokens, batch.positions, batch.attention())
+        first = torch.tensor(text.answers, device=hidden.device)
+        at = torch.cat((first - 1, first))  # the position before each digit says it
+        right = model.lm_head(hidden[at]).argmax(-1) == batch.labels[at]
+        n_found += int((right[: len(first)] & right[len(first) :]).sum())
+        n_asked += len(text.answers)
+    return n_found / n_asked
 
 
 def read_stages(log: Path) -> list[tuple[str, dict[str, float]]]:
@@ -111,9 +140,12 @@ def read_stages(log: Path) -> list[tuple[str, dict[str, float]]]:
 
 
 def svg(stages: Sequence[tuple[str, Mapping[str, float]]], title: str) -> str:
-    """Bars: a group for each figure, a bar for each stage."""
+    """Bars: a group for each figure, a bar for each stage.
+
+    Losses have one scale; shares end at 1.
+    """
     width, height, base = 880, 360, 300
-    top = max(max(figures.values()) for _, figures in stages)
+    top = max(figures[name] for _, figures in stages for name in LOSSES)
     colours = ("#9db4cf", "#5b8bbf", "#2563a8", "#c0501f", "#7a4a9a", "#3c8c5a")
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">',
@@ -125,7 +157,8 @@ def svg(stages: Sequence[tuple[str, Mapping[str, float]]], title: str) -> str:
     bar = group * 0.8 / len(stages)
     for g, name in enumerate(FIGURES):
         for s, (_, figures) in enumerate(stages):
-            x, size = 20 + g * group + s * bar, (base - 60) * figures[name] / top
+            x, size = 20 + g * group + s * bar, (base - 60) * figures[name]
+            size /= 1.0 if name in SHARES else top
             parts.append(
                 f'<rect x="{x:.1f}" y="{base - size:.1f}" width="{bar * 0.9:.1f}" '
                 f'height="{size:.1f}" fill="{colours[s % len(colours)]}"/>'

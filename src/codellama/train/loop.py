@@ -9,16 +9,11 @@ in a row the run stops.
 from __future__ import annotations
 
 import json
-import math
-import signal
-import statistics
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,58 +21,42 @@ from torch import Tensor, nn
 from codellama.checkpoint.reader import Reader
 from codellama.errors import CheckpointError, ConfigError, TrainingError
 from codellama.model.transformer import Transformer, init_weights
-from codellama.train.batch import batch_loss, batch_tensors, flop_per_token, model_config
+from codellama.train.arithmetic import flop_per_token
+from codellama.train.batch import RowBatch, batch_loss, model_config
+from codellama.train.context import Context
 from codellama.train.data import Row, RowStream, Source
+from codellama.train.device import Place
+from codellama.train.interrupt import on_interrupt
 from codellama.train.lora import adapt, merged, pack_base
 from codellama.train.loss import IGNORED
+from codellama.train.measure import Score
 from codellama.train.optim import MuonAdamW
-from codellama.train.parallel import Objective, World, like, recompute_blocks, shard, whole
+from codellama.train.parallel import (
+    Objective,
+    World,
+    clip,
+    compile_blocks,
+    like,
+    recompute_blocks,
+    shard,
+    whole,
+)
+from codellama.train.pieces import block_of
+from codellama.train.progress import MAX_SKIPPED, SPIKE, Progress, StepReport, fingerprint
 from codellama.train.recipe import Recipe, Stage
+from codellama.train.start import starting_weights
 from codellama.train.state import load_state, save_state
 
-_MAX_PIECES_APART = 64  # between the vocabularies of a model and of what starts from it
-_SPIKE, _RECENT, _MAX_SKIPPED = 10.0, 64, 3
-
-
-@dataclass
-class Progress:
-    """Where a run is. All of it is saved."""
-
-    stage: int = 0
-    step: int = 0
-    stage_step: int = 0
-    stage_tokens: int = 0
-    stage_elapsed_s: float = 0.0
-    skipped_steps: int = 0
-    skipped_in_a_row: int = 0
-    optimiser_steps: int = 0
-    rows: dict[str, Any] | None = None
-    norms: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One line of the log."""
-
-    stage: str
-    step: int
-    loss: float
-    lr: float
-    grad_norm: float
-    tokens_per_s: float
-    tokens: int
-    progress: float
-    eta_s: float | None
-    skipped: bool
-    flop_per_token: float
-    rows: dict[str, Any]  # where the step's rows begin in the stream of the stage
+Loss = Callable[[Transformer, RowBatch], Tensor]
 
 
 class Trainer:
     """A recipe being carried out in the folder `out`.
 
-    `sources(stage)` gives the documents a stage may draw from; `evaluate(model)` gives named
-    figures; `report` and `note` are told about every step and about rarer events.
+    `sources(stage)` gives the documents a stage may draw from; `evaluate(model, score)` gives named
+    figures, of which `score(rows)` measures losses however the model is shared; `after_stage` is
+    given the weights of a stage and may say something for the log; `report` and `note` are told
+    about every step and about rarer events.
     """
 
     def __init__(
@@ -86,14 +65,17 @@ class Trainer:
         out: Path,
         sources: Callable[[Stage], Mapping[str, Source]],
         *,
-        evaluate: Callable[[Transformer], Mapping[str, float]] | None = None,
+        evaluate: Callable[[Transformer, Score], Mapping[str, float]] | None = None,
+        after_stage: Callable[[Stage, Mapping[str, Tensor]], Mapping[str, object]] | None = None,
         report: Callable[[StepReport], None] = lambda _: None,
         note: Callable[[str], None] = lambda _: None,
         world: World | None = None,
     ) -> None:
         self.recipe, self.out = recipe, out
         self.world = world or World()
-        self._sources, self._evaluate = sources, evaluate
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        self.place = Place.of(recipe.device, recipe.bf16, local)
+        self._sources, self._evaluate, self._after_stage = sources, evaluate, after_stage
         self._report, self._note = report, note
         self.progress = Progress()
         self._stopping = False
@@ -107,72 +89,38 @@ class Trainer:
             adapt(self.model, recipe.lora, torch.Generator().manual_seed(recipe.seed + 1))
         if recipe.recompute:
             recompute_blocks(self.model)
-        self._loss: Callable[..., Tensor] = batch_loss
+        self.model.to(self.place.device)
         if recipe.compile:
-            self._loss = torch.compile(batch_loss, dynamic=False)
+            compile_blocks(self.model)
+        self._loss: Loss = batch_loss
+        self._context = Context(self.world)
         if self.world.size > 1:
-            shared = _share_rows(recipe, self.world.size)
-            self._note(f"{self.world.size} processes, {shared}")
+            self._note(_shared(recipe, self.world))
             objective = Objective(self.model, self._loss)
-            shard(objective, self.world.size)
-            self._loss = lambda model, *batch: objective(*batch)
+            shard(objective, self.world, self.place.device)
+            self._loss = lambda model, batch: objective(batch)
         self._optimiser = self._new_optimiser()
 
     def start_from(self, reader: Reader) -> None:
-        """Takes the weights of a checkpoint in place of random ones.
-
-        Vocabularies may differ by a few pieces at the end, as Llama 2's and Code Llama's do: rows
-        too many are left out, rows too few become the mean of the others.
-
-        Raises:
-            ConfigError: its sizes are not the recipe's.
-        """
-        ours = model_config(self.recipe, self.recipe.stages[0])
-        for name in ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "ffn_dim",
-                     "norm_eps", "tie_embeddings"):  # fmt: skip
-            found, wanted = getattr(reader.config, name), getattr(ours, name)
-            if found != wanted:
-                raise ConfigError(
-                    f"{reader.path}: `{name}` is {found}, and {self.recipe.name} has {wanted}",
-                    hint="use a recipe of the model's own sizes",
-                )
-        theirs = reader.config.vocab_size
-        if abs(theirs - ours.vocab_size) > _MAX_PIECES_APART:
-            raise ConfigError(
-                f"{reader.path}: a vocabulary of {theirs}, and {self.recipe.name} has "
-                f"{ours.vocab_size}",
-                hint="train with the tokenizer of the model",
-            )
-        weights = (
-            (name, _with_rows(torch.from_numpy(tensor.to_float32().copy()), ours.vocab_size)
-             if name in ("embed_tokens.weight", "lm_head.weight")
-             else torch.from_numpy(tensor.to_float32().copy()))
-            for name, tensor in reader.tensors()
-        )  # fmt: skip
-        self._fill(dict(self.model.named_parameters()), weights)
+        """Takes the weights of a checkpoint in place of random ones; see `starting_weights`."""
+        live = dict(self.model.named_parameters())
+        self._fill(live, starting_weights(reader, self.recipe, self._note))
         if self.recipe.lora is not None and self.recipe.lora.base == "nf4":
             pack_base(self.model)
-        self._note(f"starts from the weights of {reader.path}")
-        if reader.config.rope_theta != ours.rope_theta:
-            self._note(
-                f"its rotary base of {reader.config.rope_theta:g} becomes {ours.rope_theta:g}"
-            )
-        if theirs != ours.vocab_size:
-            self._note(f"its vocabulary of {theirs} becomes one of {ours.vocab_size}")
 
-    def resume(self) -> bool:
-        """Goes back to the newest checkpoint in `out`; False when there is none.
+    def resume(self, step: int | None = None) -> bool:
+        """Goes back to the newest checkpoint in `out`, or that of `step`; False when there is none.
 
         Raises:
             CheckpointError: the checkpoint cannot be read or is not of this recipe.
         """
-        loaded = load_state(self.out)
+        loaded = load_state(self.out, step=step, world=self.world)
         if loaded is None:
             return False
         tensors, state = loaded.tensors, loaded.state
         for reason in loaded.skipped:
             self._note(f"passed over: {reason}")
-        if state["recipe"] != _fingerprint(self.recipe):
+        if state["recipe"] != fingerprint(self.recipe):
             raise CheckpointError(
                 f"{self.out} holds a run of another recipe than {self.recipe.name}",
                 hint="give another --out, or the recipe the run was started with",
@@ -180,9 +128,11 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         self._enter_stage()
         live = self._tensors()
-        if set(live) != set(tensors):
+        if {n: tuple(t.shape) for n, t in live.items()} != {n: tensors.shape(n) for n in tensors}:
             raise CheckpointError(f"{self.out}: the checkpoint's tensors are not this model's")
-        self._fill(live, tensors.items())
+        for name, tensor in live.items():
+            block = block_of(tensor.detach())
+            block.values.copy_(tensors.read(name, block.offset, tuple(block.values.shape)))
         self._optimiser.steps = self.progress.optimiser_steps
         return True
 
@@ -194,7 +144,7 @@ class Trainer:
     def run(self) -> bool:
         """Trains to the end of the last stage; False when a signal stopped it earlier."""
         self.out.mkdir(parents=True, exist_ok=True)
-        with _signals(self._stop):
+        with on_interrupt(self._stop):
             while self.progress.stage < len(self.recipe.stages):
                 stage = self.recipe.stages[self.progress.stage]
                 if not self._run_stage(stage):
@@ -219,7 +169,7 @@ class Trainer:
         saved = evaluated = time.monotonic()
         stream = iter(rows)
         while not self._stop_together():
-            done = self._agreed(_share_done(p, stage, budget_s))
+            done = self._agreed(p.share_done(stage, budget_s))
             if done >= 1:
                 break
             batch = [next(stream) for _ in range(stage.rows_per_step)]
@@ -242,10 +192,7 @@ class Trainer:
 
     def _agreed(self, value: float) -> float:
         """Process 0's value: clocks differ, and the learning rate must not."""
-        if self.world.size == 1:
-            return value
-        shared = torch.tensor(value if self.world.rank == 0 else 0.0, dtype=torch.float64)
-        return float(self.world.sum(shared))
+        return float(self.world.first(torch.tensor(value, dtype=torch.float64)))
 
     def _step(
         self, stage: Stage, batch: Sequence[Row], done: float, budget_s: float | None
@@ -253,25 +200,19 @@ class Trainer:
         p = self.progress
         before = time.monotonic()
         n_learned = sum(int((row.labels != IGNORED).sum()) for row in batch)
-        loss = self.world.sum(self._backward(stage, batch, max(n_learned, 1)))
+        loss = self._backward(stage, batch, max(n_learned, 1))
+        loss = self.world.sum(loss) / self.world.tensor
         parameters = [p for _, p in self._trained()]
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, stage.optimiser.clip)))
-        usual = statistics.median(p.norms) if len(p.norms) >= 16 else math.inf
-        skip = not math.isfinite(norm) or norm > _SPIKE * usual
+        norm = float(clip(parameters, stage.optimiser.clip))
+        skip = p.is_spike(norm)
         factor = stage.schedule.factor(p.stage_step, done)
-        if skip:
-            p.skipped_steps += 1
-            p.skipped_in_a_row += 1
-        else:
+        if not skip:
             self._optimiser.step(factor)
             p.optimiser_steps = self._optimiser.steps
-            p.norms = [*p.norms, norm][-_RECENT:]
-            p.skipped_in_a_row = 0
         for parameter in parameters:
             parameter.grad = None
-        p.step += 1
-        p.stage_step += 1
-        p.stage_tokens += n_learned
+        p.count(norm, n_learned, skipped=skip)
+        self.place.finish()
         took = time.monotonic() - before
         left = None
         if done > 0.01 and budget_s is not None:
@@ -281,26 +222,32 @@ class Trainer:
                                 (rate or stage.optimiser.adamw_lr) * factor, norm,
                                 n_learned / took, p.stage_tokens, done, left, skip,
                                 flop_per_token(self.model.cfg, stage.row_length),
-                                p.rows or {}))  # fmt: skip
-        if p.skipped_in_a_row >= _MAX_SKIPPED:
+                                took, p.rows or {}))  # fmt: skip
+        if p.skipped_in_a_row >= MAX_SKIPPED:
             raise TrainingError(
-                f"stage {stage.name}: {_MAX_SKIPPED} steps in a row had gradients that are not "
-                f"finite or {_SPIKE:g} times the usual; the last is step {p.step}, |g| {norm:.3g}",
+                f"stage {stage.name}: {MAX_SKIPPED} steps in a row had gradients that are not "
+                f"finite or {SPIKE:g} times the usual; the last is step {p.step}, |g| {norm:.3g}",
                 hint="log.jsonl says which rows they were; go on with --resume and a lower "
                 "learning rate, from the last checkpoint",
             )
 
     def _backward(self, stage: Stage, batch: Sequence[Row], n_learned: int) -> Tensor:
         """Adds this process's gradients up over parts of the step; gives its part of the loss."""
-        total = torch.zeros(())
+        total = torch.zeros((), device=self.place.device)
         at_once = stage.rows_at_once or stage.rows_per_step
         for i in range(0, len(batch), at_once):
-            rows = batch[i : i + at_once][self.world.rank :: self.world.size]
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16):
-                loss = self._loss(self.model, *batch_tensors(rows)) / n_learned
-            (loss * self.world.size).backward()  # type: ignore[no-untyped-call]
+            rows = batch[i : i + at_once][self.world.data_rank :: self.world.data]
+            with self.place.autocast():
+                loss = self._loss(self.model, self._batch(rows)) / n_learned
+            (loss * self.world.shards).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
+
+    def _batch(self, rows: Sequence[Row]) -> RowBatch:
+        # What is compiled sees one shape, so there the mask stays.
+        one_by_one = None if not self.recipe.compile else False
+        return RowBatch.of(rows, self.place.device, one_by_one=one_by_one,
+                           context=self._context)  # fmt: skip
 
     def _finish_stage(self, stage: Stage) -> None:
         from safetensors.torch import save_file
@@ -309,11 +256,9 @@ class Trainer:
         weights = self.weights()
         if self.world.rank == 0:
             save_file(weights, self.out / f"{stage.name}.safetensors")
-        self.progress = Progress(
-            stage=self.progress.stage + 1,
-            step=self.progress.step,
-            skipped_steps=self.progress.skipped_steps,
-        )
+            if self._after_stage is not None:
+                self._log("after stage", stage, self._after_stage(stage, weights))
+        self.progress = self.progress.next_stage()
         if self.progress.stage < len(self.recipe.stages):
             self._enter_stage()  # a finished run keeps its last stage's optimiser
         self._save()
@@ -324,6 +269,12 @@ class Trainer:
         if self.recipe.lora is not None:
             return merged(self.model)
         return {n: whole(t.detach()).contiguous() for n, t in self.model.named_parameters()}
+
+    def n_stages_begun(self) -> int:
+        """How many stages the present weights have seen; at least one."""
+        p = self.progress
+        n = p.stage + (p.stage_step > 0)
+        return min(max(n, 1), len(self.recipe.stages))
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
@@ -348,79 +299,47 @@ class Trainer:
         )
 
     def _log_evaluation(self, stage: Stage) -> None:
-        if self._evaluate is None or self.world.size > 1:
+        if self._evaluate is None:
             return
-        figures = dict(self._evaluate(self.model))
-        line = {"event": "evaluation", "stage": stage.name, "step": self.progress.step, **figures}
-        with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
+        figures = dict(self._evaluate(self.model, self._score))
+        self._log("evaluation", stage, figures)
         self._note(", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+
+    @torch.no_grad()
+    def _score(self, rows: Sequence[Row]) -> float:
+        """The summed loss of some rows, by all processes together."""
+        with self.place.autocast():
+            loss = self._loss(self.model, self._batch(rows))
+        return float(self.world.sum(loss)) / (self.world.data * self.world.tensor)
+
+    def _log(self, event: str, stage: Stage, figures: Mapping[str, object]) -> None:
+        line = {"event": event, "stage": stage.name, "step": self.progress.step, **figures}
+        if self.world.rank == 0:
+            with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
+                log.write(json.dumps(line) + "\n")
 
     def _tensors(self) -> dict[str, Tensor]:
         weights: dict[str, Tensor] = {f"model.{n}": t for n, t in self._trained()}
         return weights | {f"optimiser.{n}": t for n, t in self._optimiser.state().items()}
 
     def _save(self) -> None:
-        state = {"recipe": _fingerprint(self.recipe), "progress": asdict(self.progress)}
-        tensors = {name: whole(t.detach()) for name, t in self._tensors().items()}
-        if self.world.rank == 0:
-            save_state(self.out, self.progress.step, tensors, state)
-        self.world.wait()
+        state = {"recipe": fingerprint(self.recipe), "progress": asdict(self.progress)}
+        save_state(self.out, self.progress.step, self._tensors(), state,
+                   keep=self.recipe.keep, world=self.world)  # fmt: skip
 
 
-def _share_done(p: Progress, stage: Stage, budget_s: float | None) -> float:
-    by_time = p.stage_elapsed_s / budget_s if budget_s else 0.0
-    return max(p.stage_tokens / stage.max_tokens, by_time)
-
-
-def _with_rows(matrix: Tensor, n: int) -> Tensor:
-    """The first `n` rows; when there are fewer, the mean row fills up."""
-    if len(matrix) < n:
-        matrix = torch.cat((matrix, matrix.mean(0).expand(n - len(matrix), -1)))
-    return matrix[:n]
-
-
-def _share_rows(recipe: Recipe, n_processes: int) -> str:
-    """Says how rows are shared; every process must have the same number of them."""
+def _shared(recipe: Recipe, world: World) -> str:
+    """Says how the work is shared; every process must have the same number of rows."""
     for stage in recipe.stages:
         at_once = stage.rows_at_once or stage.rows_per_step
-        if at_once % n_processes:
+        if at_once % world.data:
             raise ConfigError(
                 f"{recipe.name}.{stage.name}: {at_once} rows at once cannot be shared evenly by "
-                f"{n_processes} processes"
+                f"{world.data} processes"
             )
-    return "rows of every step shared evenly; held-out figures are not measured"
-
-
-def _fingerprint(recipe: Recipe) -> dict[str, Any]:
-    """What must be equal for a run to go on: all but how long and how fast."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(recipe), default=str))
-    for key in (
-        "time_budget_min",
-        "save_every_s",
-        "eval_every_s",
-        "n_threads",
-        "compile",
-        "recompute",
-        "corpus",
-    ):
-        del plain[key]
-    return plain
-
-
-@contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the loop to stop after the present step."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        stop()
-
-    try:
-        before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: somebody else handles signals
-        before = {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    text = f"{world.size} processes: rows of every step dealt to {world.data}"
+    if world.context > 1:
+        text += f", each row shared by {world.context}"
+    if world.tensor > 1:
+        text += f", matrices by {world.tensor}"
+    return text

@@ -100,7 +100,7 @@ def pack(weight: Tensor) -> tuple[Tensor, Tensor]:
     blocks = weight.detach().reshape(len(weight), -1, BLOCK)
     scales = blocks.abs().amax(-1)
     unit = blocks / scales.clamp(min=1e-30)[..., None]
-    values = levels()
+    values = levels().to(weight.device)
     borders = (values[1:] + values[:-1]) / 2
     codes = torch.bucketize(unit, borders).flatten(-2).to(torch.uint8)
     return codes[:, 0::2] | codes[:, 1::2] << 4, scales

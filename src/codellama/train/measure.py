@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,12 +11,14 @@ import torch
 from codellama import checkpoint
 from codellama.checkpoint.hub import resolve
 from codellama.model.transformer import Transformer
-from codellama.train.batch import batch_loss, batch_tensors
-from codellama.train.chunks import chunk_table
+from codellama.train.batch import RowBatch, batch_loss
+from codellama.train.chunks import MARGIN, cut
 from codellama.train.corpus import Document
-from codellama.train.data import Sample, row
+from codellama.train.data import Row, Sample, row
 from codellama.train.infilling import Encoder
 from codellama.train.loss import IGNORED
+
+Score = Callable[[Sequence[Row]], float]  # rows -> their loss, summed over what is learned from
 
 
 class BitsPerByte:
@@ -29,28 +31,28 @@ class BitsPerByte:
     def __init__(
         self, documents: Sequence[Document], tokenizer: Encoder, length: int, n_parts: int
     ) -> None:
-        table = chunk_table(documents, length, lambda lines: [tokenizer.encode(s) for s in lines])
-        table = table[:: max(1, len(table) // n_parts)][:n_parts]
+        texts = [part for d in documents for part in _parts(d.text, tokenizer, length)]
         self._samples, self.n_bytes = [], 0
-        for index, start, end, _ in table.tolist():
-            text = documents[index].text[start:end]
+        for text in texts[:: max(1, len(texts) // n_parts)][:n_parts]:
             ids = [tokenizer.bos_id, *tokenizer.encode(text)]
             if len(ids) <= length + 1:
                 self._samples.append(Sample(ids))
                 self.n_bytes += len(text.encode())
         self._length = length
 
-    @torch.no_grad()
-    def __call__(self, model: Transformer, rows_at_once: int = 8, bf16: bool = False) -> float:
-        """The figure for `model`."""
+    def __call__(self, score: Score, rows_at_once: int = 8) -> float:
+        """The figure for the model that `score` gives the summed losses of."""
         nats = 0.0
         for i in range(0, len(self._samples), rows_at_once):
             rows = [row([sample], self._length) for sample in self._samples[i : i + rows_at_once]]
-            tokens, positions, labels, mask = batch_tensors(rows)
-            assert bool((labels != IGNORED).any()), "every part has something to predict"
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                nats += float(batch_loss(model, tokens, positions, labels, mask))
+            assert all((r.labels != IGNORED).any() for r in rows), "every part has something to say"
+            nats += score(rows)
         return nats / self.n_bytes / math.log(2)
+
+
+def _parts(text: str, tokenizer: Encoder, length: int) -> list[str]:
+    counts = [len(tokenizer.encode(line)) + 1 if line else 1 for line in text.split("\n")]
+    return [text[a:b] for a, b, _ in cut(text, counts, length - MARGIN)]
 
 
 def bits_per_byte(
@@ -63,4 +65,9 @@ def bits_per_byte(
     with torch.no_grad():
         for name, tensor in reader.tensors():
             parameters[name].copy_(torch.from_numpy(tensor.to_float32().copy()))
-    return BitsPerByte(documents, reader.tokenizer(), length, n_parts)(loaded)
+
+    @torch.no_grad()
+    def score(rows: Sequence[Row]) -> float:
+        return float(batch_loss(loaded, RowBatch.of(rows)))
+
+    return BitsPerByte(documents, reader.tokenizer(), length, n_parts)(score)

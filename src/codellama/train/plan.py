@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from codellama.train.batch import flop_per_token, model_config
-from codellama.train.recipe import Recipe
-
-STATE_BYTES_PER_PARAM = 16  # float32 weight, gradient and two moments
-
-
-@dataclass(frozen=True, kw_only=True)
-class Device:
-    """One accelerator at work. The defaults are the paper's: A100 of 80 GB.
-
-    43 % of its peak are our estimate; 400 W is the power the paper reckons with, and 0.408 kg of
-    CO2 per kWh is what turns its 1,400,000 hours into its 228.55 t (arXiv 2308.12950, section 6).
-    """
-
-    name: str = "A100"
-    peak_tflops: float = 312.0
-    share: float = 0.43  # of the peak that training reaches
-    watts: float = 400.0
-    kg_co2_per_kwh: float = 0.408
-
-    def hours(self, flop: float) -> float:
-        """Device hours for that much arithmetic."""
-        return flop / (self.peak_tflops * 1e12 * self.share) / 3600
-
-    def tonnes_co2(self, hours: float) -> float:
-        """Of that many device hours."""
-        return hours * self.watts / 1000 * self.kg_co2_per_kwh / 1000
+from codellama.errors import ConfigError
+from codellama.train.arithmetic import STATE_BYTES_PER_PARAM, Device, flop_per_token
+from codellama.train.batch import model_config
+from codellama.train.recipe import KINDS, Recipe
 
 
 @dataclass(frozen=True)
@@ -82,6 +61,28 @@ def table(recipe: Recipe, device: Device) -> str:
         f"{state_bytes(recipe) / 2**30:,.1f} GiB of state"
     )
     return "\n".join(lines)
+
+
+def epochs(recipe: Recipe, report: Path) -> list[str]:
+    """How often every stage would read the sources of a corpus, from its report; one line each.
+
+    Table 1 of arXiv 2308.12950 gives a mixture like that: shares, and the epochs they come to.
+
+    Raises:
+        ConfigError: the report is not one of a built corpus.
+    """
+    try:
+        counted = json.loads(report.read_text(encoding="utf-8"))["tokens"]
+        tokens = {kind: counted.get(f"train-{kind}", {}).get("tokens", 0) for kind in KINDS}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{report} is not the report of a corpus: {error!r}") from error
+    lines = []
+    for stage in recipe.stages:
+        read = [f"{kind} {stage.max_tokens * share / tokens[kind]:.2f} times"
+                for kind, share in stage.mix.items() if tokens.get(kind)]  # fmt: skip
+        if read:
+            lines.append(f"{stage.name:8} reads {', '.join(read)}")
+    return lines
 
 
 def _sum(plans: list[StagePlan]) -> StagePlan:

@@ -23,7 +23,9 @@ T = TypeVar("T")
 
 MIN_ROW_LENGTH = 32  # shorter rows have no room for the markers and some text
 KINDS = ("python", "function", "code", "text", "prose")  # documents a mix may name
-CHAT = "chat"  # and its conversations
+CHAT = "chat"  # its conversations
+KEYS = "keys"  # and documents made on the way, in which something must be found again
+DEVICES = ("cpu", "cuda")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -191,12 +193,23 @@ class Recipe:
     n_threads: int | None = None
     compile: bool = False
     bf16: bool = False
+    device: str = "cpu"  # or "cuda": one GPU for each process
+    tensor_parallel: int = 1  # processes that share every matrix of the blocks
+    context_parallel: int = 1  # processes that share every row
+    patience_s: float = 600.0  # that processes wait for each other before they give up
+    keep: int = 2  # checkpoints
     lora: Lora | None = None  # None: every weight is trained
     recompute: bool = False  # activations inside blocks, to save memory
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ConfigError(f"{self.name}: a recipe needs at least one stage")
+        for name in ("tensor_parallel", "context_parallel", "patience_s", "keep"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{self.name}: `{name}` must be above zero")
+        if self.device not in DEVICES:
+            raise ConfigError(f"{self.name}: device {self.device!r} is not one of "
+                              + ", ".join(DEVICES))  # fmt: skip
         if self.time_budget_min is not None and self.time_budget_min <= 0:
             raise ConfigError(f"{self.name}: a time budget of {self.time_budget_min:g} minutes")
         if self.time_budget_min is not None and abs(sum(s.share for s in self.stages) - 1) > 1e-6:
@@ -214,15 +227,20 @@ class Recipe:
                     f"{self.name}.{stage.name}: rows of {stage.row_length} are too short; "
                     f"they need more than {MIN_ROW_LENGTH}"
                 )
-            unknown = sorted(set(stage.mix) - {*KINDS, CHAT})
+            unknown = sorted(set(stage.mix) - {*KINDS, CHAT, KEYS})
             if unknown:
                 raise ConfigError(
                     f"{self.name}.{stage.name}: the mix names {unknown[0]!r}; there are "
-                    + ", ".join((*KINDS, CHAT))
+                    + ", ".join((*KINDS, CHAT, KEYS))
                 )
             for name in ("infill_rate", "line_rate"):
                 if not 0 <= (rate := getattr(stage, name)) <= 1:
                     raise ConfigError(f"{self.name}.{stage.name}: {name} {rate:g}")
+            if stage.row_length % self.context_parallel:
+                raise ConfigError(
+                    f"{self.name}.{stage.name}: rows of {stage.row_length} cannot be shared evenly "
+                    f"by {self.context_parallel} processes"
+                )
             if self.lora is not None and stage.optimiser.kind != "adamw":
                 raise ConfigError(
                     f"{self.name}.{stage.name}: adapters are trained by AdamW; "

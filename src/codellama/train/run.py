@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,11 @@ from codellama.text.tokenizer import Tokenizer
 from codellama.train.chunks import chunk_table
 from codellama.train.corpus import Document, read_documents
 from codellama.train.data import ChatSource, Source, TextSource, read_conversations
-from codellama.train.recipe import CHAT, KINDS, Stage
+from codellama.train.keys import KeySource
+from codellama.train.recipe import CHAT, KEYS, KINDS, Stage
+from codellama.train.shards import StoredTexts
+
+TOKENS, CHUNKS = "tokens", "chunks"  # folders of a corpus
 
 
 class CorpusFolder:
@@ -30,34 +33,43 @@ class CorpusFolder:
             )
         self.folder = folder
         self.tokenizer = Tokenizer.open(folder / "tokenizer.model")
-        self._digest = hashlib.sha256((folder / "tokenizer.model").read_bytes()).hexdigest()
         self._documents: dict[tuple[str, str], list[Document]] = {}
-        for document in read_documents(folder):
-            self._documents.setdefault((document.split, document.kind), []).append(document)
+        if not (folder / TOKENS).is_dir():
+            raise ConfigError(
+                f"{folder} holds texts and no tokens",
+                hint="run `codellama data build` again; it keeps what it made before",
+            )
 
     def documents(self, split: str, kind: str) -> Sequence[Document]:
         """The documents of one split and kind; empty when there are none."""
-        return self._documents.get((split, kind), [])
+        if (split, kind) not in self._documents:
+            self._documents[split, kind] = [
+                d for d in read_documents(self.folder) if (d.split, d.kind) == (split, kind)
+            ]
+        return self._documents[split, kind]
+
+    def texts(self, split: str, kind: str) -> StoredTexts:
+        """The same, mapped, with their ids."""
+        return StoredTexts(self.folder / TOKENS, f"{split}-{kind}")
 
     def sources(self, stage: Stage) -> Mapping[str, Source]:
         """The sources a stage's mix names, cut for its row length."""
         found: dict[str, Source] = {}
         for name in stage.mix:
             if name in KINDS:
-                documents = self.documents("train", name)
-                chunks = chunk_table(documents, stage.row_length, self._encode_lines,
-                                     (self.folder, self._digest))  # fmt: skip
+                texts = self.texts("train", name)
+                chunks = chunk_table(texts, stage.row_length, self.folder / CHUNKS)
                 found[name] = TextSource(
-                    documents, chunks, self.tokenizer, stage.infill_rate, stage.line_rate
+                    texts, chunks, self.tokenizer, stage.infill_rate, stage.line_rate
                 )
+            elif name == KEYS:
+                functions = self.documents("train", "function")
+                found[name] = KeySource(functions, self.tokenizer, stage.row_length)
             else:
                 assert name == CHAT, "recipes name known sources only"
                 talks = read_conversations(self.folder / "chat.jsonl")
                 found[name] = ChatSource(talks, self.prompt_ids, self.tokenizer)
         return found
-
-    def _encode_lines(self, lines: list[str]) -> list[list[int]]:
-        return [self.tokenizer.encode(line) if line else [] for line in lines]
 
     def prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The ids of a conversation up to where the answer begins."""

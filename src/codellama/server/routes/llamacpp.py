@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from codellama.engine.completion import Completion
+from codellama.engine.completion import Completion, Piece
 from codellama.engine.params import SamplingParams
 from codellama.engine.prompts import Prompt
 from codellama.server import prompting
 from codellama.server.answers import whole
 from codellama.server.generation import Generation
 from codellama.server.lines import LineLimit
-from codellama.server.refusals import Refusal
-from codellama.server.routes.openai import SSE
 from codellama.server.schema import (
     Body,
     Extra,
@@ -24,7 +22,7 @@ from codellama.server.schema import (
 )
 from codellama.server.served import Served
 from codellama.server.shapes import event, timings
-from codellama.server.streaming import failed
+from codellama.server.streaming import SSE, written
 from codellama.server.web import Call, Endpoint
 
 _SLASHES = (".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".java", ".js", ".jsx", ".ts", ".tsx", ".go",
@@ -37,7 +35,7 @@ async def infill(call: Call, body: InfillRequest) -> None:
     prefix = _extra(body.input_extra or ()) + body.input_prefix + body.prompt
     wanted = None if body.n_predict < 0 else body.n_predict
     prompt, was_cut = await prompting.trimmed_infill(
-        call, served, prefix, body.input_suffix, wanted
+        call, served, prefix, body.input_suffix, wanted, _telling(call, body)
     )
     await _answer(call, served, body, prompt, was_cut=was_cut)
 
@@ -46,10 +44,18 @@ async def completion(call: Call, body: LlamaCompletionRequest) -> None:
     """`POST /completion`: a text to go on with, or a hole that it spells."""
     served = call.state.find(body.model)
     if isinstance(body.prompt, str):
-        prompt = await prompting.text_prompt(call, served, body.prompt)
+        prompt = await prompting.text_prompt(call, served, body.prompt, _telling(call, body))
     else:
         prompt = prompting.ids_prompt(served, body.prompt)
     await _answer(call, served, body, prompt, was_cut=False)
+
+
+def _seed(body: LlamaRequest) -> int | None:
+    return None if body.seed == -1 else body.seed  # -1 asks for a new one
+
+
+def _telling(call: Call, body: LlamaRequest) -> prompting.Telling:
+    return prompting.telling(call, body.order, seed=_seed(body))
 
 
 async def _answer(
@@ -65,7 +71,7 @@ async def _answer(
         repetition_penalty=body.repeat_penalty,
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,
-        seed=None if body.seed == -1 else body.seed,  # -1 asks for a new one
+        seed=_seed(body),
         stop=body.stop,
         ignore_eos=body.ignore_eos,
         max_tokens=body.n_predict,
@@ -104,7 +110,7 @@ async def _texts(generation: Generation, lines: Sequence[LineLimit]) -> list[str
     return ["".join(some) + line.finish() for some, line in zip(parts, lines, strict=True)]
 
 
-async def _events(
+def _events(
     call: Call,
     served: Served,
     generation: Generation,
@@ -112,37 +118,23 @@ async def _events(
     was_cut: bool,
     params: SamplingParams,
 ) -> AsyncIterator[bytes]:
-    has_sent = False
-    async for batch in generation.batches():
-        parts: list[bytes] = []
-        for index, piece in batch:
-            line, one = lines[index], piece.completion
-            if one is not None and one.finish_reason == "error":
-                refusal = failed(one.error or "unknown")
-                if not has_sent and not parts:
-                    raise refusal
-                yield b"".join(parts) + event(refusal.body("openai"))
-                return
-            text = line.push(piece.text)
-            if one is not None:
-                text += line.finish()
-            if text or one is not None:
-                some = {"index": index, "content": text, "tokens": list(piece.token_ids)}
-                if one is None:
-                    parts.append(event(some | {"stop": False}))
-                else:
-                    last = _object(served, generation, index, text, one, line, was_cut, params)
-                    parts.append(event(last))
+    def write(index: int, piece: Piece) -> bytes:
+        line, one = lines[index], piece.completion
+        text = line.push(piece.text)
         if all(line.is_over for line in lines):
             generation.cancel()
-        if parts:
-            has_sent = True
-            yield b"".join(parts)
-    if generation.failure is not None:
-        refusal = Refusal(503, generation.failure, code="engine_failed", retry_after=30)
-        if not has_sent:
-            raise refusal
-        yield event(refusal.body("openai"))
+        if one is not None:
+            last = _object(
+                served, generation, index, text + line.finish(), one, line, was_cut, params
+            )
+            return event(last)
+        if not text:
+            return b""
+        ids = list(piece.token_ids)
+        return event({"index": index, "content": text, "tokens": ids, "stop": False})
+
+    limit = call.state.settings.limits.unread_bytes
+    return written(generation, write, lambda refusal: event(refusal.body("openai")), limit)
 
 
 def _object(

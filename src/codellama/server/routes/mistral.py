@@ -7,10 +7,9 @@ from typing import Any
 from codellama.server import grammars, prompting
 from codellama.server.answers import chat_answer, whole
 from codellama.server.refusals import Refusal
-from codellama.server.routes.openai import SSE
 from codellama.server.schema import FimRequest
 from codellama.server.shapes import ChatChunks
-from codellama.server.streaming import events
+from codellama.server.streaming import SSE, events
 from codellama.server.web import Call, Endpoint
 
 
@@ -19,7 +18,9 @@ async def fim(call: Call, body: FimRequest) -> None:
     served = call.state.find(body.model)
     if body.bundle:
         raise Refusal(400, "`bundle` goes with /v1/completions and chat", code="unsupported")
-    prompt = await prompting.infill(call, served, body.prompt, body.suffix or "")
+    seed = body.seed if body.random_seed is None else body.random_seed
+    told = prompting.telling(call, body.order, seed=seed, wanted=body.response_format)
+    prompt = await prompting.infill(call, served, body.prompt, body.suffix or "", told)
     prompting.check_fits(served, [prompt], body.max_tokens)
     params = prompting.params(
         call.state.settings, body, max_tokens=body.max_tokens, seed=body.random_seed

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from codellama.engine.completion import Completion
+from codellama.engine.completion import Completion, Piece
 from codellama.engine.params import SamplingParams
 from codellama.engine.prompts import Prompt
 from codellama.server import grammars, prompting
@@ -24,7 +24,7 @@ from codellama.server.schema import (
     ShowRequest,
 )
 from codellama.server.served import Served
-from codellama.server.streaming import failed
+from codellama.server.streaming import written
 from codellama.server.web import Call, Endpoint
 
 NDJSON = b"application/x-ndjson"
@@ -42,10 +42,13 @@ async def generate(call: Call, body: GenerateRequest) -> None:
     if not body.prompt and body.suffix is None:
         await _loaded(call, served, {"response": ""})
         return
+    seed = None if body.options is None else body.options.seed
+    told = prompting.telling(call, body.order, seed=seed, wanted=_format(body))
+    prompt: Prompt
     if body.suffix is not None:
-        prompt = await prompting.infill(call, served, body.prompt, body.suffix)
+        prompt = await prompting.infill(call, served, body.prompt, body.suffix, told)
     elif body.raw or body.template is not None or served.model.chat_form is None:
-        prompt = await prompting.text_prompt(call, served, body.prompt)
+        prompt = await prompting.text_prompt(call, served, body.prompt, told)
     else:
         turns = [Message(role="user", content=body.prompt)]
         if body.system:
@@ -100,11 +103,10 @@ async def _answer(
     )
     async with call.watching(generation):
         if body.stream:
-            await call.stream(NDJSON, _lines(served, generation, said, prompt, has_context))
+            await call.stream(NDJSON, _lines(call, served, generation, said, has_context))
             return
         found = await whole(generation)
-    context = (*prompt.ids, *found[0].token_ids) if has_context else None
-    await call.json(_last(served, generation, found[0], said(found[0].text), context))
+    await call.json(_last(served, generation, found[0], said(found[0].text), has_context))
 
 
 def _params(call: Call, options: OllamaOptions) -> SamplingParams:
@@ -124,33 +126,19 @@ def _params(call: Call, options: OllamaOptions) -> SamplingParams:
     )
 
 
-async def _lines(
-    served: Served, generation: Generation, said: _Said, prompt: Prompt, has_context: bool
+def _lines(
+    call: Call, served: Served, generation: Generation, said: _Said, has_context: bool
 ) -> AsyncIterator[bytes]:
-    has_sent = False
-    async for batch in generation.batches():
-        parts: list[bytes] = []
-        for _, piece in batch:
-            one = piece.completion
-            if one is not None and one.finish_reason == "error":
-                refusal = failed(one.error or "unknown")
-                if not has_sent and not parts:
-                    raise refusal
-                yield b"".join(parts) + _line(refusal.body("ollama"))
-                return
-            if piece.text:
-                parts.append(_line(_head(served) | said(piece.text) | {"done": False}))
-            if one is not None:
-                context = (*prompt.ids, *one.token_ids) if has_context else None
-                parts.append(_line(_last(served, generation, one, said(""), context)))
-        if parts:
-            has_sent = True
-            yield b"".join(parts)
-    if generation.failure is not None:
-        refusal = Refusal(503, generation.failure, code="engine_failed", retry_after=30)
-        if not has_sent:
-            raise refusal
-        yield _line(refusal.body("ollama"))
+    def write(_: int, piece: Piece) -> bytes:
+        data = b""
+        if piece.text:
+            data = _line(_head(served) | said(piece.text) | {"done": False})
+        if piece.completion is not None:
+            data += _line(_last(served, generation, piece.completion, said(""), has_context))
+        return data
+
+    limit = call.state.settings.limits.unread_bytes
+    return written(generation, write, lambda refusal: _line(refusal.body("ollama")), limit)
 
 
 def _head(served: Served) -> dict[str, Any]:
@@ -162,13 +150,13 @@ def _last(
     generation: Generation,
     one: Completion,
     said: dict[str, Any],
-    context: tuple[int, ...] | None,
+    has_context: bool,
 ) -> dict[str, Any]:
     t = one.timings
     total = t.queue_s + t.prefill_s + t.decode_s
     found = _head(served) | said | {"done": True, "done_reason": generation.reason(one)}
-    if context is not None:
-        found["context"] = list(context)
+    if has_context:
+        found["context"] = [*generation.prompts[0].ids, *one.token_ids]
     return found | {
         "total_duration": int(1e9 * total),
         "load_duration": 0,

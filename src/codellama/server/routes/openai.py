@@ -1,8 +1,7 @@
-"""OpenAI's API: completions with infilling, chat, models."""
+"""OpenAI's completions, with infilling, echo and log-probabilities."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,33 +11,23 @@ from codellama.engine.completion import Completion, TokenLogprob
 from codellama.engine.prompts import Prompt
 from codellama.engine.scoring import Score
 from codellama.server import grammars, prompting
-from codellama.server.answers import chat_answer, whole
+from codellama.server.answers import whole
+from codellama.server.checks import check_bundle, no_stream_of_nothing, too_many
 from codellama.server.refusals import Refusal, encode
 from codellama.server.routes import replay, tabby
-from codellama.server.schema import (
-    Body,
-    ChatRequest,
-    CompletionRequest,
-    Drawing,
-    EmbeddingRequest,
-    TabbyRequest,
-)
+from codellama.server.schema import Body, CompletionRequest, TabbyRequest
 from codellama.server.served import Served
 from codellama.server.shapes import (
-    ChatChunks,
     CompletionChunks,
     by_deadline,
-    chat_logprobs,
     counts,
     legacy_logprobs,
     timings,
     token_text,
     usage,
 )
-from codellama.server.streaming import events
+from codellama.server.streaming import SSE, events
 from codellama.server.web import Call, Endpoint, validated
-
-SSE = b"text/event-stream; charset=utf-8"
 
 
 class _Anything(Body):
@@ -56,9 +45,9 @@ async def completions(call: Call, anything: _Anything) -> None:
     body = validated(call, CompletionRequest, fields)
     served = call.state.find(body.model)
     _check_choices(call, body)
-    _check_bundle(body, max(body.best_of or 1, body.n) > body.n)
+    check_bundle(body, is_selected=max(body.best_of or 1, body.n) > body.n)
     if body.stream and body.max_tokens == 0:
-        raise _no_stream_of_nothing()
+        raise no_stream_of_nothing()
     prompts, texts = await _prompts(call, served, body)
     wanted = body.max_tokens if "max_tokens" in body.model_fields_set else None
     prompting.check_fits(served, prompts, wanted)
@@ -139,96 +128,6 @@ async def _complete(
     await call.json(answer)
 
 
-async def chat(call: Call, body: ChatRequest) -> None:
-    """`POST /v1/chat/completions`."""
-    if body.tools and body.tool_choice not in (None, "auto", "none"):
-        raise Refusal(
-            400, "this model cannot call tools; it answers in text", code="unsupported",
-            param="tool_choice",
-        )  # fmt: skip
-    served = call.state.find(body.model)
-    _check_bundle(body, is_selected=False)
-    if body.n > call.state.settings.limits.choices:
-        raise _too_many("n", body.n, call.state.settings.limits.choices)
-    prompt = prompting.with_stop_ids(
-        await prompting.chat(call, served, body.messages), body.stop_token_ids
-    )
-    max_tokens = body.max_completion_tokens
-    if max_tokens is None:
-        max_tokens = body.max_tokens if body.max_tokens is not None else body.n_predict
-    prompting.check_fits(served, [prompt], max_tokens)
-    if body.stream and max_tokens == 0:
-        raise _no_stream_of_nothing()
-    k = (body.top_logprobs or 0) if body.logprobs else None
-    params = prompting.params(call.state.settings, body, max_tokens=max_tokens, logprobs=k)
-    tokenizer = served.model.tokenizer
-    chunks = ChatChunks(served.name, call.state.version)
-    constraint = await grammars.constraint(call, served, body.response_format, [prompt])
-    generation = served.service.submit(
-        [prompt], params, body.n, scope=call.key_scope, constraint=constraint
-    )
-    generation.be_done_in(body.deadline_ms)
-    async with call.watching(generation):
-        if body.stream:
-            await call.stream(
-                SSE,
-                events(
-                    call, generation, chunks, options=body.stream_options,
-                    logprobs=None if k is None else lambda _, e: chat_logprobs(tokenizer, e),
-                ),
-            )  # fmt: skip
-            return
-        found = await whole(generation)
-    if max_tokens == 0:
-        found = [_nothing(one) for one in found]
-    answer = chat_answer(call, served, chunks, generation, found, with_logprobs=k is not None)
-    if body.bundle:
-        made = await replay.bundles(call, served, generation, found)
-        for choice, bundle in zip(answer["choices"], made, strict=True):
-            choice["bundle"] = bundle
-    await call.json(answer)
-
-
-async def models(call: Call, _: Body) -> None:
-    """`GET /v1/models`."""
-    data = [model_entry(served) for served in call.state.registry.models]
-    await call.json({"object": "list", "data": data})
-
-
-async def one_model(call: Call, _: Body) -> None:
-    """`GET /v1/models/{id}`."""
-    name = call.scope["path_params"]["id"]
-    served = next((m for m in call.state.registry.models if m.name == name), None)
-    if served is None:
-        raise Refusal(404, "there is no model of that name", code="model_not_found", param="model")
-    await call.json(model_entry(served))
-
-
-def model_entry(served: Served) -> dict[str, Any]:
-    config = served.model.runner.config
-    return {
-        "id": served.name,
-        "object": "model",
-        "created": served.created,
-        "owned_by": "codellama",
-        "root": served.name,
-        "max_model_len": served.max_seq_len,
-        "meta": {
-            "n_ctx_train": config.max_seq_len,
-            "n_ctx": served.max_seq_len,
-            "n_vocab": config.vocab_size,
-            "n_embd": config.dim,
-            "n_params": config.n_params,
-        },
-    }
-
-
-async def embeddings(call: Call, body: EmbeddingRequest) -> None:
-    """`POST /v1/embeddings` and `/api/embed`: said no to in words."""
-    call.state.find(body.model)
-    raise Refusal(400, "this model writes text and makes no embeddings", code="unsupported")
-
-
 class _Echo:
     """What of the prompts comes back with the replies, and where replies' log-probabilities go."""
 
@@ -245,6 +144,7 @@ class _Echo:
         self._prompts, self._texts, self._scores = prompts, texts, scores
         self._n = n
         self._is_on = body.echo
+        self._with_ids = body.return_token_ids
         self._offsets = [
             sum(len(token_text(self._tokenizer, i)) for i in prompt.ids) if body.echo else 0
             for prompt in prompts
@@ -264,12 +164,14 @@ class _Echo:
     def logprobs(self, reply: int, entries: Sequence[TokenLogprob]) -> dict[str, Any]:
         """The prompt's entries, where asked for, and those of the whole reply."""
         both = self.prompt_entries(reply) + [(e.token_id, e) for e in entries]
-        return legacy_logprobs(self._tokenizer, both)
+        return legacy_logprobs(self._tokenizer, both, with_ids=self._with_ids)
 
     def entries(self, reply: int, entries: Sequence[TokenLogprob]) -> dict[str, Any]:
         """The next entries of a streamed reply."""
         offset = self._offsets[reply // self._n] + self._shown[reply]
-        found = legacy_logprobs(self._tokenizer, ((e.token_id, e) for e in entries), offset)
+        found = legacy_logprobs(
+            self._tokenizer, ((e.token_id, e) for e in entries), offset, with_ids=self._with_ids
+        )
         self._shown[reply] += sum(map(len, found["tokens"]))
         return found
 
@@ -298,18 +200,21 @@ async def _prompts(
             400, f"`prompt` holds {len(items)} prompts; expected 1 to {limit}",
             code="invalid_value", param="prompt",
         )  # fmt: skip
+    # What is repeated and scored is one text in one order.
+    order = body.order or ("psm" if body.echo or body.max_tokens == 0 else None)
+    told = prompting.telling(call, order, seed=body.seed, wanted=body.response_format)
     if body.suffix is not None:
         if body.echo or len(items) > 1 or not isinstance(items[0], str):
             raise Refusal(
                 400, "`suffix` goes with one prompt that is a text, and without `echo`",
                 code="invalid_value", param="suffix",
             )  # fmt: skip
-        made = [await prompting.infill(call, served, items[0], body.suffix)]
-        return [prompting.with_stop_ids(made[0], body.stop_token_ids)], [items[0]]
+        made = await prompting.infill(call, served, items[0], body.suffix, told)
+        return [prompting.with_stop_ids(made, body.stop_token_ids)], [items[0]]
     prompts, texts = [], []
     for item in items:
         if isinstance(item, str):
-            prompts.append(await prompting.text_prompt(call, served, item))
+            prompts.append(await prompting.text_prompt(call, served, item, told))
             texts.append(item)
         else:
             prompts.append(prompting.ids_prompt(served, item))
@@ -350,7 +255,7 @@ def _check_choices(call: Call, body: CompletionRequest) -> None:
     limit = call.state.settings.limits.choices
     for name, value in (("n", body.n), ("best_of", body.best_of or 1)):
         if value > limit:
-            raise _too_many(name, value, limit)
+            raise too_many(name, value, limit)
     if body.best_of is not None and body.best_of < body.n:
         raise Refusal(
             400, f"`best_of` is {body.best_of} and `n` is {body.n}; the best are taken of more",
@@ -361,31 +266,6 @@ def _check_choices(call: Call, body: CompletionRequest) -> None:
             400, "`best_of` above `n` cannot be streamed: the best is known at the end",
             code="invalid_value", param="best_of",
         )  # fmt: skip
-
-
-def _check_bundle(body: Drawing, is_selected: bool) -> None:
-    """A bundle describes a whole reply that nothing else had a hand in."""
-    others = body.stream or body.deadline_ms is not None or is_selected
-    is_free = body.response_format is None or body.response_format.type == "text"
-    if body.bundle and (others or not is_free):
-        raise Refusal(
-            400, "`bundle` goes without stream, deadline_ms, best_of and response_format",
-            code="invalid_value", param="bundle",
-        )  # fmt: skip
-
-
-def _no_stream_of_nothing() -> Refusal:
-    return Refusal(
-        400, "`max_tokens` 0 asks for no reply, which cannot be streamed", code="invalid_value",
-        param="max_tokens",
-    )  # fmt: skip
-
-
-def _too_many(name: str, value: int, limit: int) -> Refusal:
-    return Refusal(
-        400, f"Field '{name}': Value must be between 1 <= value <= {limit}, but got {value}",
-        code="invalid_value", param=name,
-    )  # fmt: skip
 
 
 def _best(found: Sequence[Completion], best_of: int, n: int) -> list[Completion]:
@@ -404,17 +284,6 @@ def _mean_logprob(one: Completion) -> float:
     return sum(entry.logprob for entry in entries) / len(entries) if entries else 0.0
 
 
-def _nothing(one: Completion) -> Completion:
-    """A reply that was only asked for to have its prompt read."""
-    return dataclasses.replace(one, text="", token_ids=(), finish_reason="length", logprobs=None)
-
-
 ENDPOINTS: list[Endpoint[Any]] = [
     Endpoint("/v1/completions", ("POST",), completions, _Anything, generates=True),
-    Endpoint("/v1/chat/completions", ("POST",), chat, ChatRequest, generates=True),
-    Endpoint("/v1beta/chat/completions", ("POST",), chat, ChatRequest, generates=True),
-    Endpoint("/v1/models", ("GET",), models),
-    Endpoint("/v1/models/{id:path}", ("GET",), one_model),
-    Endpoint("/v1/embeddings", ("POST",), embeddings, EmbeddingRequest),
-    Endpoint("/api/embed", ("POST",), embeddings, EmbeddingRequest),
 ]

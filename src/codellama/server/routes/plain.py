@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from codellama.server import playground
 from codellama.server.refusals import Refusal
 from codellama.server.schema import Body
 from codellama.server.web import Call, Endpoint
@@ -13,12 +14,12 @@ _LONG = 1 << 20  # characters: work that other requests should not wait for
 
 
 async def root(call: Call, _: Body) -> None:
-    """`GET /`: what Ollama's clients look for; a browser is sent to the description."""
+    """`GET /`: the playground for a browser, for others what Ollama's clients look for."""
     accept = dict(call.scope["headers"]).get(b"accept", b"")
     if b"text/html" in accept:
-        call.headers.append((b"location", b"/docs"))
-        await call.data(b"", b"text/plain", 303)
+        await playground.page(call)
     else:
+        call.headers.append((b"vary", b"accept"))
         await call.data(b"Ollama is running", b"text/plain; charset=utf-8")
 
 

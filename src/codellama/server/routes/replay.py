@@ -42,6 +42,7 @@ class Bundle(Body):
     prompt_ids: Ids
     stop_ids: Annotated[list[Tokens], Field(max_length=64)]
     bare: bool
+    begun: Annotated[str, Field(max_length=1024)] = ""
     sampling: dict[str, Any]
     seed: Annotated[int, Field(ge=0, lt=1 << 64)]
     token_ids: Annotated[list[Tokens], Field(max_length=1 << 17)]
@@ -66,6 +67,7 @@ async def bundles(
             "prompt_ids": list(prompt.ids),
             "stop_ids": sorted(prompt.stop_ids),
             "bare": prompt.bare,
+            "begun": prompt.begun,
             "sampling": sampling,
             "seed": one.seed,
             "token_ids": list(one.token_ids),
@@ -106,7 +108,10 @@ async def replay(call: Call, body: Bundle) -> None:
     """`POST /v1/replay`: a bundle run again; says whether the reply is the same, and why not."""
     served = call.state.find(body.model)
     digest = await call.state.off_loop(_LONG, lambda: weights_sha256(served))
-    prompt = Prompt(ids=tuple(body.prompt_ids), stop_ids=frozenset(body.stop_ids), bare=body.bare)
+    prompt = Prompt(
+        ids=tuple(body.prompt_ids), stop_ids=frozenset(body.stop_ids), bare=body.bare,
+        begun=body.begun,
+    )  # fmt: skip
     generation = served.service.submit([prompt], _params(body), 1, scope=call.key_scope)
     async with call.watching(generation):
         (found,) = await whole(generation)

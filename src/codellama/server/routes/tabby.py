@@ -22,8 +22,9 @@ async def complete(call: Call, body: TabbyRequest) -> None:
     if body.segments is None:
         raise Refusal(400, "`segments` is missing", code="invalid_value", param="segments")
     served = call.state.find("")
+    told = prompting.telling(call, body.order, seed=body.seed)
     prompt, _ = await prompting.trimmed_infill(
-        call, served, body.segments.prefix, body.segments.suffix or "", _MAX_TOKENS
+        call, served, body.segments.prefix, body.segments.suffix or "", _MAX_TOKENS, told
     )
     params = prompting.drawn(
         call.state.settings, max_tokens=_MAX_TOKENS, temperature=body.temperature, seed=body.seed

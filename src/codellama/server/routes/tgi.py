@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from codellama.engine.completion import Completion
+from codellama.engine.completion import Completion, Piece
 from codellama.server import prompting
 from codellama.server.answers import whole
 from codellama.server.generation import Generation
-from codellama.server.refusals import Refusal
-from codellama.server.routes.openai import SSE
 from codellama.server.schema import Body, TgiParameters, TgiRequest
 from codellama.server.served import Served
 from codellama.server.shapes import event, token_text
-from codellama.server.streaming import failed
+from codellama.server.streaming import SSE, written
 from codellama.server.web import Call, Endpoint
 
 _REASONS = {"stop": "eos_token", "length": "length"}
@@ -32,13 +30,14 @@ async def generate_stream(call: Call, body: TgiRequest) -> None:
     """`POST /generate_stream`."""
     served, generation, asked = await _start(call, body)
     async with call.watching(generation):
-        await call.stream(SSE, _events(served, generation, body, asked))
+        await call.stream(SSE, _events(call, served, generation, body, asked))
 
 
 async def _start(call: Call, body: TgiRequest) -> tuple[Served, Generation, TgiParameters]:
     served = call.state.find("")
     asked = body.parameters or TgiParameters()
-    prompt = await prompting.text_prompt(call, served, body.inputs)
+    told = prompting.telling(call, body.order, seed=asked.seed)
+    prompt = await prompting.text_prompt(call, served, body.inputs, told)
     params = prompting.drawn(
         call.state.settings,
         max_tokens=100 if asked.max_new_tokens is None else asked.max_new_tokens,
@@ -83,50 +82,28 @@ def _token(served: Served, token_id: int, logprob: float) -> dict[str, Any]:
     return {"id": token_id, "text": text, "logprob": logprob, "special": False}
 
 
-async def _events(
-    served: Served, generation: Generation, body: TgiRequest, asked: TgiParameters
+def _events(
+    call: Call, served: Served, generation: Generation, body: TgiRequest, asked: TgiParameters
 ) -> AsyncIterator[bytes]:
-    has_sent = False
     held: list[tuple[int, float]] = []
-    async for batch in generation.batches():
-        parts: list[bytes] = []
-        for _, piece in batch:
-            held += [(entry.token_id, entry.logprob) for entry in piece.logprobs or ()]
-            one = piece.completion
-            if one is not None and one.finish_reason == "error":
-                refusal = failed(one.error or "unknown")
-                if not has_sent and not parts:
-                    raise refusal
-                yield b"".join(parts) + event(refusal.body("tgi"))
-                return
-            if not piece.text and one is None:
-                continue
-            token_id, logprob = held[-1] if held else (served.model.tokenizer.eos_id, 0.0)
-            held = []
-            parts.append(
-                event(
-                    {
-                        "token": {
-                            "id": token_id,
-                            "text": piece.text,
-                            "logprob": logprob,
-                            "special": not piece.text,
-                        },
-                        "generated_text": None
-                        if one is None
-                        else _answer(served, body, asked, one)["generated_text"],
-                        "details": None if one is None else _details(one),
-                    }
-                )
-            )
-        if parts:
-            has_sent = True
-            yield b"".join(parts)
-    if generation.failure is not None:
-        refusal = Refusal(503, generation.failure, code="engine_failed", retry_after=30)
-        if not has_sent:
-            raise refusal
-        yield event(refusal.body("tgi"))
+
+    def write(_: int, piece: Piece) -> bytes:
+        held.extend((entry.token_id, entry.logprob) for entry in piece.logprobs or ())
+        one = piece.completion
+        if not piece.text and one is None:
+            return b""
+        token_id, logprob = held[-1] if held else (served.model.tokenizer.eos_id, 0.0)
+        held.clear()
+        token = {
+            "id": token_id, "text": piece.text, "logprob": logprob, "special": not piece.text,
+        }  # fmt: skip
+        if one is None:
+            return event({"token": token, "generated_text": None, "details": None})
+        text = _answer(served, body, asked, one)["generated_text"]
+        return event({"token": token, "generated_text": text, "details": _details(one)})
+
+    limit = call.state.settings.limits.unread_bytes
+    return written(generation, write, lambda refusal: event(refusal.body("tgi")), limit)
 
 
 async def info(call: Call, _: Body) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from codellama.server import prompting
 from codellama.server.refusals import Refusal
-from codellama.server.schema import Body, DetokenizeRequest, TokenizeRequest
+from codellama.server.schema import Body, DetokenizeRequest, PromptRequest, TokenizeRequest
 from codellama.server.served import Served
+from codellama.server.shapes import token_text
 from codellama.server.web import Call, Endpoint
 
 
@@ -45,6 +46,48 @@ def _piece(served: Served, token_id: int) -> str | list[int]:
         return list(raw)
 
 
+async def prompt_ids(call: Call, body: PromptRequest) -> None:
+    """`POST /v1/prompt_ids`: the ids that the model would read, each with its text."""
+    served = call.state.find(body.model)
+    if body.messages is not None:
+        prompt = await prompting.chat(call, served, body.messages)
+    elif body.prompt is None:
+        raise Refusal(400, "`prompt` or `messages` is missing", code="invalid_value")
+    elif isinstance(body.prompt, list):
+        prompt = prompting.ids_prompt(served, body.prompt)
+        served.service.engine.check(prompt, prompting.drawn(call.state.settings))
+    elif body.suffix is not None:
+        told = prompting.Telling(order=body.order)
+        prompt = await prompting.infill(call, served, body.prompt, body.suffix, told)
+    else:
+        told = prompting.Telling(order=body.order)
+        prompt = await prompting.text_prompt(call, served, body.prompt, told)
+    tokenizer = served.model.tokenizer
+
+    controls = tokenizer.control_ids
+
+    def named() -> list[dict[str, Any]]:
+        return [
+            {
+                "id": token_id,
+                "text": tokenizer.piece(token_id).lstrip("▁")
+                if token_id in controls
+                else token_text(tokenizer, token_id),
+                "is_control": token_id in controls,
+            }
+            for token_id in prompt.ids
+        ]
+
+    answer = {
+        "count": len(prompt.ids),
+        "max_model_len": served.max_seq_len,
+        "stop_token_ids": sorted(prompt.stop_ids),
+        "begun": prompt.begun,
+        "tokens": await call.state.off_loop(8 * len(prompt.ids), named),
+    }
+    await call.json(answer)
+
+
 async def detokenize(call: Call, body: DetokenizeRequest) -> None:
     """`POST /detokenize`: llama.cpp's key and vLLM's, with the same text."""
     served = call.state.find(body.model)
@@ -71,6 +114,7 @@ async def tokenizer_info(call: Call, _: Body) -> None:
 
 ENDPOINTS: list[Endpoint[Any]] = [
     Endpoint("/tokenize", ("POST",), tokenize, TokenizeRequest),
+    Endpoint("/v1/prompt_ids", ("POST",), prompt_ids, PromptRequest),
     Endpoint("/detokenize", ("POST",), detokenize, DetokenizeRequest),
     Endpoint("/tokenizer_info", ("GET",), tokenizer_info),
 ]
