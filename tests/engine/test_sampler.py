@@ -10,8 +10,9 @@ import pytest
 from codellama import SamplingParams
 from codellama.engine.blocks import Content
 from codellama.engine.reply import Reply
-from codellama.engine.sampler import Kernel, Sampler, native_kernel, seed_of
+from codellama.engine.sampler import Sampler, native_kernel, seed_of
 from codellama.engine.sequence import Sequence
+from codellama.runners.sampling import SamplingKernel
 from fakes import ByteTokenizer, ReferenceKernel
 
 VOCAB = 200
@@ -45,7 +46,7 @@ CROWD = [
 
 
 @pytest.fixture(params=["native", "reference"])
-def kernel(request: pytest.FixtureRequest) -> Kernel:
+def kernel(request: pytest.FixtureRequest) -> SamplingKernel:
     return native_kernel() if request.param == "native" else ReferenceKernel()
 
 
@@ -71,7 +72,7 @@ def test_both_kernels_draw_the_same_where_chance_has_no_say(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_row_is_drawn_as_if_alone(kernel: Kernel, seed: int) -> None:
+def test_a_row_is_drawn_as_if_alone(kernel: SamplingKernel, seed: int) -> None:
     rng = np.random.default_rng(seed)
     sequences = crowd(rng) + [
         sequence(100 + i, rng.integers(0, VOCAB, 9).tolist(), 4, temperature=1.5, seed=i,
@@ -87,7 +88,7 @@ def test_a_row_is_drawn_as_if_alone(kernel: Kernel, seed: int) -> None:
     assert mixed == [together[i] for i in order]
 
 
-def test_a_sampler_follows_its_sequences_from_step_to_step(kernel: Kernel) -> None:
+def test_a_sampler_follows_its_sequences_from_step_to_step(kernel: SamplingKernel) -> None:
     sampler = Sampler(kernel, VOCAB)
     one = sequence(1, [5], 1, temperature=1.5, seed=1)
     two = sequence(2, [5], 1, temperature=1.5, seed=2, repetition_penalty=1.5)
@@ -103,7 +104,7 @@ def test_a_sampler_follows_its_sequences_from_step_to_step(kernel: Kernel) -> No
     assert len(set(drawn)) > 2
 
 
-def test_draws_depend_on_seed_and_count(kernel: Kernel) -> None:
+def test_draws_depend_on_seed_and_count(kernel: SamplingKernel) -> None:
     rows = np.zeros((1, VOCAB), np.float32)
 
     def drawn(seed: int, n_generated: int) -> int:
@@ -116,7 +117,7 @@ def test_draws_depend_on_seed_and_count(kernel: Kernel) -> None:
     assert drawn(2**64 - 1, 0) in range(VOCAB)
 
 
-def test_padded_rows_are_cut_to_the_vocabulary(kernel: Kernel) -> None:
+def test_padded_rows_are_cut_to_the_vocabulary(kernel: SamplingKernel) -> None:
     rows = logits(3)
     rows[:, 150:] += 100
     sequences = [sequence(i, [1], 1, temperature=0.0, logprobs=20) for i in range(3)]
@@ -127,7 +128,7 @@ def test_padded_rows_are_cut_to_the_vocabulary(kernel: Kernel) -> None:
         assert draw.logprob == draw.top[0][1]
 
 
-def test_a_row_of_no_numbers_hurts_nobody_else(kernel: Kernel) -> None:
+def test_a_row_of_no_numbers_hurts_nobody_else(kernel: SamplingKernel) -> None:
     rows = logits(3)
     rows[1, 7] = np.nan
     sequences = [sequence(i, [1], 1, temperature=0.0) for i in range(3)]
@@ -136,7 +137,7 @@ def test_a_row_of_no_numbers_hurts_nobody_else(kernel: Kernel) -> None:
     assert [found[0].token_id, found[2].token_id] == rows[[0, 2]].argmax(1).tolist()
 
 
-def test_more_alternatives_than_tokens(kernel: Kernel) -> None:
+def test_more_alternatives_than_tokens(kernel: SamplingKernel) -> None:
     rows = logits(1)[:, :5].copy()
     draw = Sampler(kernel, 5).draw(rows, [sequence(0, [1], 1, logprobs=20, top_k=100)])[0]
     assert len(draw.top) == 5
@@ -149,7 +150,7 @@ def test_seeds_of_several_replies() -> None:
     assert all(0 <= seed < 2**64 for seed in seeds)
 
 
-def test_penalties_count_what_they_should(kernel: Kernel) -> None:
+def test_penalties_count_what_they_should(kernel: SamplingKernel) -> None:
     rows = np.zeros((1, VOCAB), np.float32)
     rows[0, [3, 4, 5]] = 1.0, 1.5, 0.5
 

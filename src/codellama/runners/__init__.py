@@ -143,12 +143,12 @@ def weight_bytes(
     return int(total)
 
 
-def kv_bytes_per_token(config: ModelConfig, kv_cache: KVFormat) -> int:
+def kv_bytes_per_token(config: ModelConfig, kv_cache: KVFormat | Format) -> int:
     """Bytes of keys and values of one token over all layers."""
-    scales = 0
-    if kv_cache is KVFormat.Q8_0:  # a float32 scale per head
+    kept, scales = KVFormat(kv_cache), 0
+    if kept is KVFormat.Q8_0:  # a float32 scale per head
         scales = 2 * config.n_layers * config.n_kv_heads * 4
-    return config.kv_bytes_per_token(kv_cache.n_bytes) + scales
+    return config.kv_bytes_per_token(kept.n_bytes) + scales
 
 
 def device_memory(device: str | None) -> int | None:
