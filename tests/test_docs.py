@@ -65,10 +65,11 @@ def test_every_promise_has_a_row() -> None:
 @pytest.mark.parametrize(("name", "places"), promised().items())
 def test_every_row_of_the_reliability_page_has_its_test(name: str, places: list[str]) -> None:
     assert places, f"{name} has neither test nor command"
-    if places[0].startswith("make "):
+    files = [place for place in places if not place.startswith("make ")]
+    if not files:
         assert name not in PROMISES, "what every change must show is a test"
         return
-    texts = [(ROOT / place).read_text() for place in places]
+    texts = [(ROOT / file).read_text() for file in files]
     if name in PROMISES:
         word = name.replace("-", "_")
-        assert re.search(rf"def test_\w*{word}(_|\b)", texts[0]), f"{places[0]} tests no {name}"
+        assert re.search(rf"def test_\w*{word}(_|\b)", texts[0]), f"{files[0]} tests no {name}"
