@@ -70,8 +70,10 @@ def plain(path: Path, params: SamplingParams, body: str = "native") -> list[Comp
     [
         ("native", "nano"),
         ("native", "tiny"),
-        ("recorded", "tiny"),
-        *(pytest.param(body, "tiny", marks=pytest.mark.slow) for body in ("torch", "fused")),
+        *(
+            pytest.param(body, "tiny", marks=pytest.mark.slow)
+            for body in ("torch", "fused", "recorded")
+        ),
     ],
 )
 def test_speculative_is_plain(
