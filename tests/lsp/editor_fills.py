@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from codellama.server.settings import Settings
 from fakes import ByteTokenizer, Script
+
+TOLD = Settings(infill_order="psm")  # the order in which a script finds prefix and suffix
 
 
 def fills(

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from editor_fills import fills
+from editor_fills import TOLD, fills
 from harness import Running, running, scripted
 
 from fakes import ScriptedModel
@@ -32,7 +32,7 @@ def served() -> Iterator[Running]:
         return FILL if prefix.endswith(PREFIX) else ""
 
     model = ScriptedModel(n_blocks=512, script=fills(reply))
-    with running(("codellama-nano", scripted(model, max_seq_len=2048))) as found:
+    with running(("codellama-nano", scripted(model, max_seq_len=2048)), settings=TOLD) as found:
         yield found
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("tree_sitter", reason="the extra `lsp` is not installed")
 pytest.importorskip("pytest_lsp", reason="pytest-lsp is not installed")
 
 from editor import COMMAND
-from editor_fills import fills
+from editor_fills import TOLD, fills
 from harness import Running, running, scripted
 
 from fakes import ScriptedModel
@@ -35,7 +35,7 @@ def served() -> Iterator[Running]:
         return "ea(r):" if prefix.endswith("def ar") else ""
 
     model = ScriptedModel(n_blocks=512, script=fills(reply))
-    with running(("codellama-test", scripted(model, max_seq_len=2048))) as found:
+    with running(("codellama-test", scripted(model, max_seq_len=2048)), settings=TOLD) as found:
         yield found
 
 

@@ -21,7 +21,7 @@ import pytest
 pytest.importorskip("tree_sitter", reason="the extra `lsp` is not installed")
 pytest.importorskip("pytest_lsp", reason="pytest-lsp is not installed")
 
-from editor_fills import fills
+from editor_fills import TOLD, fills
 from harness import Running, nano, running, scripted, until
 from headless import NVIM, Nvim
 
@@ -43,7 +43,9 @@ def reply(prefix: str, suffix: str) -> str | None:
 @pytest.fixture(scope="module")
 def served() -> Iterator[Running]:
     model = ScriptedModel(n_blocks=1024, script=fills(reply))
-    with running(("codellama-test", scripted(model, max_seq_len=2048, step_tokens=256))) as found:
+    with running(
+        ("codellama-test", scripted(model, max_seq_len=2048, step_tokens=256)), settings=TOLD
+    ) as found:
         yield found
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("tree_sitter", reason="the extra `lsp` is not installed")
 pytest.importorskip("pytest_lsp", reason="pytest-lsp is not installed")
 
 from editor import COMMAND
-from editor_fills import fills
+from editor_fills import TOLD, fills
 from harness import Running, running, scripted, until
 from headless import NVIM, Nvim
 
@@ -36,7 +36,9 @@ def reply(prefix: str, suffix: str) -> str | None:
 @pytest.fixture(scope="module")
 def served() -> Iterator[Running]:
     model = ScriptedModel(n_blocks=1024, script=fills(reply))
-    with running(("codellama-test", scripted(model, max_seq_len=2048, step_tokens=256))) as found:
+    with running(
+        ("codellama-test", scripted(model, max_seq_len=2048, step_tokens=256)), settings=TOLD
+    ) as found:
         yield found
 
 

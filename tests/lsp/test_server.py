@@ -25,7 +25,7 @@ from editor import (
     limited,
     run,
 )
-from editor_fills import fills
+from editor_fills import TOLD, fills
 from harness import Running, running, scripted, until
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
@@ -64,7 +64,7 @@ def served() -> Iterator[Running]:
 
     fill = fills(reply, wait=wait)
     model = scripted(ScriptedModel(n_blocks=1024, script=script), max_seq_len=2048, step_tokens=256)
-    with running(("codellama-test", model)) as found:
+    with running(("codellama-test", model), settings=TOLD) as found:
         found.slow = slow  # type: ignore[attr-defined]
         yield found
 

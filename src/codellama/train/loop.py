@@ -94,10 +94,11 @@ class Trainer:
             compile_blocks(self.model)
         self._loss: Loss = batch_loss
         self._context = Context(self.world)
+        self._part: Callable[[], None] = lambda: None
         if self.world.size > 1:
             self._note(_shared(recipe, self.world))
             objective = Objective(self.model, self._loss)
-            shard(objective, self.world, self.place.device)
+            self._part = shard(objective, self.world, self.place.device)
             self._loss = lambda model, batch: objective(batch)
         self._optimiser = self._new_optimiser()
 
@@ -302,6 +303,7 @@ class Trainer:
         if self._evaluate is None:
             return
         figures = dict(self._evaluate(self.model, self._score))
+        self._part()
         self._log("evaluation", stage, figures)
         self._note(", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -159,8 +159,12 @@ class Objective(nn.Module):
         return self._loss(self.model, batch)  # type: ignore[no-any-return]
 
 
-def shard(objective: Objective, world: World, device: torch.device) -> None:
-    """Splits the objective's matrices and shards its parameters, each block by itself."""
+def shard(objective: Objective, world: World, device: torch.device) -> Callable[[], None]:
+    """Splits the objective's matrices and shards its parameters, each block by itself.
+
+    Returns what has to be called after a pass that has no backward: the outermost parameters stay
+    whole until one, and an optimiser would take those for the ones to train.
+    """
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(
@@ -170,6 +174,8 @@ def shard(objective: Objective, world: World, device: torch.device) -> None:
         _split(objective.model, mesh["tensor"], world)
     for module in (*objective.model.layers, objective):
         fully_shard(module, mesh=mesh["shard"], shard_placement_fn=_other_side)
+    outermost: Any = objective  # a module of FSDP's since
+    return lambda: outermost.reshard()
 
 
 def _split(model: Transformer, mesh: DeviceMesh, world: World) -> None:
