@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from shapes import BLOCK, TOLERANCE, close, config, filled_cache, normal, tables, there
+from kernel_inputs import BLOCK, TOLERANCE, close, config, filled_cache, normal, tables, there
 
 from codellama.runners import KVFormat
 from codellama.runners.fused import reference

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from shapes import BLOCK, TOLERANCE, close, config, normal, there
+from kernel_inputs import BLOCK, TOLERANCE, close, config, normal, there
 
 from codellama.model.transformer import rope_angles
 from codellama.runners import KVFormat

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from shapes import TOLERANCE, close, normal, there
+from kernel_inputs import TOLERANCE, close, normal, there
 
 from codellama.quant.formats import Format, Tensor, n_bytes
 from codellama.quant.planes import LAYOUTS

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from shapes import BLOCK, config, filled_cache, normal
+from kernel_inputs import BLOCK, config, filled_cache, normal
 from torch import Tensor
 
 from codellama.engine.batch import Share, flatten

@@ -22,7 +22,8 @@ _PART = {
     "self_attn": "attention",
     "mlp": "feed_forward",
 }
-_PROCESS_BYTES = 32_000_000  # Python, NumPy and this package, before any weight
+_LARGE_PAGE = 2 << 20  # what packed weights are backed by
+_PROCESS_BYTES = 31_300_000  # Python, NumPy and this package, before any weight
 _SERVER_BYTES = 25_000_000  # and what a server adds
 _PANEL_ROWS, _BLOCK = 16, 32
 _ALIGNMENT = 32
@@ -122,17 +123,16 @@ def cpu_resident(
     The cache is reserved whole and backed as it fills, so it counts by tokens that are there.
     """
     shapes = config.tensor_shapes()
-    weights = 0
+    stored = packed = 0
     for name, shape in shapes.items():
-        is_table = name.startswith("embed_tokens")
-        stored = n_bytes(formats[name], shape)
-        packed = _packed_bytes(formats[name], shape) if len(shape) > 1 else stored
-        if is_table:
-            weights += stored + (packed if config.tie_embeddings and packed != stored else 0)
-        else:
-            weights += packed
+        format, is_table = formats[name], name.startswith("embed_tokens")
+        is_packed = format.is_quantised and len(shape) > 1
+        if is_table or not is_packed:
+            stored += n_bytes(format, shape)
+        if is_packed and (config.tie_embeddings or not is_table):
+            packed += _packed_bytes(format, shape)
     return Resident(
-        weights=weights,
+        weights=stored + -(-packed // _LARGE_PAGE) * _LARGE_PAGE,
         kv_cache=cached_tokens * kv_bytes(config, kv_cache),
         workspace=_workspace(config, formats, step_tokens, max_num_seqs, n_threads),
         process=_PROCESS_BYTES + (_SERVER_BYTES if is_server else 0),
