@@ -8,7 +8,7 @@ buffers: rotary angles come from the positions at each call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, repeat
 
@@ -170,7 +170,11 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layers))
         self.norm = RMSNorm(cfg.dim, cfg.norm_eps)
         self.lm_head = nn.Linear(cfg.dim, cfg.vocab_size, bias=False)
-        if cfg.tie_embeddings:
+        self.tie()
+
+    def tie(self) -> None:
+        """Makes head and embedding one parameter, where the configuration says so."""
+        if self.cfg.tie_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
 
     def forward(
@@ -188,13 +192,19 @@ class Transformer(nn.Module):
         return self.norm(x)  # type: ignore[no-any-return]  # modules return Any
 
 
-def init_weights(model: Transformer, generator: torch.Generator | None = None) -> None:
-    """Normal(0, 0.02); matrices that write to the residual stream are scaled down by depth."""
+def initial_weights(
+    model: Transformer, generator: torch.Generator | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """(name, whole float32 tensor) of each parameter in turn: normal(0, 0.02).
+
+    Matrices that write to the residual stream are scaled down by depth; norms are ones. Only shapes
+    are asked of the model, so it may have no storage yet, or a part of it.
+    """
     residual_std = 0.02 / (2 * model.cfg.n_layers) ** 0.5
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
-            nn.init.ones_(parameter)
+            yield name, torch.ones(parameter.shape)
             continue
         writes_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
         std = residual_std if writes_residual else 0.02
-        nn.init.normal_(parameter, std=std, generator=generator)
+        yield name, torch.empty(parameter.shape).normal_(std=std, generator=generator)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from codellama.checkpoint.reader import Reader
 from codellama.errors import CheckpointError, ConfigError, TrainingError
-from codellama.model.transformer import Transformer, init_weights
+from codellama.model.transformer import Transformer, initial_weights
 from codellama.train.arithmetic import flop_per_token
 from codellama.train.batch import RowBatch, batch_loss, model_config
 from codellama.train.context import Context
@@ -37,6 +37,7 @@ from codellama.train.parallel import (
     clip,
     compile_blocks,
     like,
+    materialise,
     recompute_blocks,
     shard,
     whole,
@@ -81,15 +82,12 @@ class Trainer:
         self._stopping = False
         if recipe.n_threads is not None:
             torch.set_num_threads(recipe.n_threads)
-        self.model = Transformer(model_config(recipe, recipe.stages[0]))
-        init_weights(self.model, torch.Generator().manual_seed(recipe.seed))
-        if recipe.lora is not None:
-            if self.world.size > 1:
-                raise ConfigError(f"{recipe.name}: adapters are trained by one process")
-            adapt(self.model, recipe.lora, torch.Generator().manual_seed(recipe.seed + 1))
+        if recipe.lora is not None and self.world.size > 1:
+            raise ConfigError(f"{recipe.name}: adapters are trained by one process")
+        with torch.device("meta"):  # shapes only, until each process's part is known
+            self.model = Transformer(model_config(recipe, recipe.stages[0]))
         if recipe.recompute:
             recompute_blocks(self.model)
-        self.model.to(self.place.device)
         if recipe.compile:
             compile_blocks(self.model)
         self._loss: Loss = batch_loss
@@ -100,6 +98,12 @@ class Trainer:
             objective = Objective(self.model, self._loss)
             self._part = shard(objective, self.world, self.place.device)
             self._loss = lambda model, batch: objective(batch)
+        materialise(self.model, self.place.device)
+        first = initial_weights(self.model, torch.Generator().manual_seed(recipe.seed))
+        self._fill(dict(self.model.named_parameters()), first)
+        if recipe.lora is not None:
+            adapt(self.model, recipe.lora, torch.Generator().manual_seed(recipe.seed + 1))
+            self.model.to(self.place.device)
         self._optimiser = self._new_optimiser()
 
     def start_from(self, reader: Reader) -> None:
