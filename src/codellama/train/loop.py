@@ -27,7 +27,7 @@ from codellama.train.context import Context
 from codellama.train.data import Row, RowStream, Source
 from codellama.train.device import Place
 from codellama.train.interrupt import on_interrupt
-from codellama.train.lora import adapt, merged, pack_base
+from codellama.train.lora import adapt, merged, take
 from codellama.train.loss import IGNORED
 from codellama.train.measure import Score
 from codellama.train.optim import MuonAdamW
@@ -98,20 +98,21 @@ class Trainer:
             objective = Objective(self.model, self._loss)
             self._part = shard(objective, self.world, self.place.device)
             self._loss = lambda model, batch: objective(batch)
-        materialise(self.model, self.place.device)
-        first = initial_weights(self.model, torch.Generator().manual_seed(recipe.seed))
-        self._fill(dict(self.model.named_parameters()), first)
-        if recipe.lora is not None:
-            adapt(self.model, recipe.lora, torch.Generator().manual_seed(recipe.seed + 1))
-            self.model.to(self.place.device)
+        draw = torch.Generator().manual_seed(recipe.seed)
+        if recipe.lora is None:
+            materialise(self.model, self.place.device)
+            self._fill(self.model.named_parameters(), initial_weights(self.model, draw))
+        else:  # all but the adapters comes with the model it starts from
+            adapt(self.model, recipe.lora, draw, self.place.device)
         self._optimiser = self._new_optimiser()
 
     def start_from(self, reader: Reader) -> None:
         """Takes the weights of a checkpoint in place of random ones; see `starting_weights`."""
-        live = dict(self.model.named_parameters())
-        self._fill(live, starting_weights(reader, self.recipe, self._note))
-        if self.recipe.lora is not None and self.recipe.lora.base == "nf4":
-            pack_base(self.model)
+        weights = starting_weights(reader, self.recipe, self._note)
+        if self.recipe.lora is not None:
+            take(self.model, weights, self.place.device)
+        else:
+            self._fill(self.model.named_parameters(), weights)
 
     def resume(self, step: int | None = None) -> bool:
         """Goes back to the newest checkpoint in `out`, or that of `step`; False when there is none.
@@ -142,9 +143,12 @@ class Trainer:
         return True
 
     @torch.no_grad()
-    def _fill(self, live: Mapping[str, Tensor], values: Iterable[tuple[str, Tensor]]) -> None:
+    def _fill(
+        self, live: Iterable[tuple[str, Tensor]], values: Iterable[tuple[str, Tensor]]
+    ) -> None:
+        found = dict(live)
         for name, value in values:
-            live[name].copy_(like(value, live[name]))
+            found[name].copy_(like(value, found[name]))
 
     def run(self) -> bool:
         """Trains to the end of the last stage; False when a signal stopped it earlier."""
@@ -270,10 +274,18 @@ class Trainer:
         self._note(f"stage {stage.name} is finished")
 
     def weights(self) -> dict[str, Tensor]:
-        """The model's parameters by our names, whole; every process must ask."""
-        if self.recipe.lora is not None:
-            return merged(self.model)
-        return {n: whole(t.detach()).contiguous() for n, t in self.model.named_parameters()}
+        """The model's parameters by our names, whole and on the CPU, for process 0.
+
+        Every process must ask; the others get none. They are gathered one at a time, so that no
+        device has to hold a whole model.
+        """
+        found = {}
+        is_adapted = self.recipe.lora is not None
+        for name, weight in merged(self.model) if is_adapted else self.model.named_parameters():
+            gathered = whole(weight.detach())
+            if self.world.rank == 0:
+                found[name] = gathered.contiguous().cpu()
+        return found
 
     def n_stages_begun(self) -> int:
         """How many stages the present weights have seen; at least one."""
