@@ -253,8 +253,9 @@ class Trainer:
         return total
 
     def _batch(self, rows: Sequence[Row]) -> RowBatch:
-        # What is compiled sees one shape, so there the mask stays.
-        one_by_one = None if not self.recipe.compile else False
+        # On a GPU what is compiled sees one shape, so there the mask stays.
+        is_one_shape = self.recipe.compile and self.place.device.type != "cpu"
+        one_by_one = False if is_one_shape else None
         return RowBatch.of(rows, self.place.device, one_by_one=one_by_one,
                            context=self._context)  # fmt: skip
 
