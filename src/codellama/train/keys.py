@@ -1,8 +1,8 @@
 """Documents in which something must be found again: a toy of the paper's key retrieval.
 
-Short functions that return two digits, `def path(): return 47`, stand among functions of the
-corpus and are asserted further down, `assert path() == 47` (Code Llama, arXiv 2308.12950, section
-3.3 and appendix). Nothing but the text above says what an assertion expects.
+Functions with numbers in their names, `def path47(): pass`, stand among functions of the corpus and
+are asserted further down, `assert path47()` (after Code Llama, arXiv 2308.12950, section 3.3 and
+appendix). Nothing but the text above says which number belongs to a name; the number is the key.
 
 The paper's models knew how to copy before they met this; a toy must learn it here, so there are two
 kinds, half of the documents each. In one every key is asserted once, behind everything else, and
@@ -117,8 +117,8 @@ class KeySource:
         found = []
         for name in random.sample(_NAMES, n):
             digits = f"{random.randint(1, 9)}{random.randint(0, 9)}"
-            found.append((encode(f"def {name}(): return {digits}\n\n"),
-                          encode(f"assert {name}() == "), encode(f"{digits}\n")))  # fmt: skip
+            found.append((encode(f"def {name}{digits}(): pass\n\n"),
+                          encode(f"assert {name}"), encode(f"{digits}()\n")))  # fmt: skip
         return found
 
     def _function(self, random: Random) -> list[int]:
