@@ -11,12 +11,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-import torch
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
-from codellama.train import loop
+from codellama.train import loop, parallel
 from codellama.train.parallel import world
 from codellama.train.recipe import Recipe
 from codellama.train.run import CorpusFolder
@@ -25,14 +25,12 @@ from train_corpus import RECIPES
 
 def main(corpus: Path, out: Path, tensor_parallel: int) -> None:
     recipe = Recipe.read(RECIPES / "micro" / "micro.toml", (f"tensor_parallel={tensor_parallel}",))
-    shard: Any = loop.shard
 
-    def shard_what_has_no_storage(objective: torch.nn.Module, *rest: Any) -> Any:
+    def shard_what_has_no_storage(objective: parallel.Objective, *rest: Any) -> Any:
         assert all(p.is_meta for p in objective.parameters()), "it was built before it was shared"
-        return shard(objective, *rest)
+        return parallel.shard(objective, *rest)
 
-    loop.shard = shard_what_has_no_storage  # type: ignore[attr-defined]
-    with world(recipe) as processes:
+    with world(recipe) as processes, patch.object(loop, "shard", shard_what_has_no_storage):
         trainer = loop.Trainer(recipe, out, CorpusFolder(corpus).sources, world=processes)
         kept = [p.to_local() if isinstance(p, DTensor) else p for p in trainer.model.parameters()]
         (out / str(processes.rank)).write_text(str(sum(p.numel() for p in kept)))

@@ -35,7 +35,7 @@ def _says(tokens: tuple[int, ...]) -> int:
     else:
         reply = SOLUTION
     rest = reply[len(said) :]
-    return BYTES.encode_bare(rest[0])[0] if rest else BYTES.eos_id
+    return int(BYTES.encode_bare(rest[0])[0]) if rest else BYTES.eos_id
 
 
 def test_self_instruct_over_our_own_server(tmp_path: Path) -> None:

@@ -53,21 +53,20 @@ class Documents:
             self._back[group.positions[group.is_real]] = rows[group.is_real]
             laid += rows.numel()
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention of each document: q [T, H, E], k and v [T, K, E] -> [T, H, E]."""
         n_heads = q.shape[1]
         if k.shape[1] != n_heads:
             k, v = (t.repeat_interleave(n_heads // t.shape[1], dim=1) for t in (k, v))
-        if self._order is None:
+        if self._order is None or self._short is None:
             return self._grouped(q, k, v)
-        outs = []
+        outs, short = [], self._short
         if self._groups:
-            short = self._short
             outs.append(self._grouped(*(t.index_select(0, short) for t in (q, k, v))))
         for begin, end in self._long:
-            parts = (t[begin:end].transpose(0, 1)[None] for t in (q, k, v))
-            out = F.scaled_dot_product_attention(*parts, is_causal=True)
+            one, two, three = (t[begin:end].transpose(0, 1)[None] for t in (q, k, v))
+            out = F.scaled_dot_product_attention(one, two, three, is_causal=True)
             outs.append(out[0].transpose(0, 1))
         return torch.cat(outs).index_select(0, self._order)
 
@@ -117,7 +116,8 @@ class _Attend(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             for group in ctx.groups:
                 queries, keys, values, said = (next(kept) for _ in range(4))
-                out = group.rows(slope).unflatten(0, (-1, n_heads))
+                out = group.rows(slope)
+                out = out.view(-1, n_heads, *out.shape[1:])
                 out = out.masked_fill(~group.is_real[:, None, :, None], 0).flatten(0, 1)
                 d_said = torch.bmm(out, values.mT)
                 d_scores = torch.ops.aten._softmax_backward_data(d_said, said, -1, said.dtype)
@@ -141,7 +141,8 @@ def _softmax(q: Tensor, k: Tensor, scale: float) -> Tensor:
 
 def _flat(laid: Tensor, n_heads: int) -> Tensor:
     """[N * H, size, E] -> [N * size, H, E]."""
-    return laid.unflatten(0, (-1, n_heads)).transpose(1, 2).flatten(0, 1)
+    _, size, width = laid.shape
+    return laid.view(-1, n_heads, size, width).transpose(1, 2).flatten(0, 1)
 
 
 def _padded(size: int) -> int:
