@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from humaneval_samples import DATA, ODD, check_of, problems, samples
 
+from codellama.bench.machine import OtherPrograms
 from codellama.sandbox import Limits, Sandbox, SandboxUnavailable
 
 Check = tuple[str, str, str | None]
@@ -107,14 +107,23 @@ def test_verdicts_are_the_same_when_the_machine_is_busy(patient: Sandbox) -> Non
 
 @pytest.mark.slow
 def test_ten_samples_of_each_in_three_minutes() -> None:
-    """On two processors that have nothing else to do."""
-    if os.getloadavg()[0] > 1:
-        pytest.skip("the machine is busy with other things, which a time would measure too")
+    """On two processors; where others are at work too, being late says nothing."""
     known = problems()
     checks = [check_of(known[at], text) for at, text in samples(1640, n_endless=4)]
+    before = busy()
     started = time.monotonic()
     with Sandbox.open(limits=Limits(cpu_s=3, wall_s=12), n_workers=2) as box:
         n_passed = sum(verdict.passed for verdict in box.check_many(checks))
     seconds = time.monotonic() - started
     assert 400 < n_passed < 1200
+    if seconds > 180 and max(before, busy()) > 0.1:
+        pytest.skip(f"it took {seconds:.0f} s on a machine that is busy with other things")
     assert seconds < 180
+
+
+def busy() -> float:
+    """The share of the processors that is in use while this process sleeps for a second."""
+    others = OtherPrograms()
+    others.start(())
+    time.sleep(1)
+    return others.share() or 0.0
