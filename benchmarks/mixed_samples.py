@@ -16,7 +16,7 @@ from codellama.eval.data import find
 from codellama.eval.suites import Options, suite
 
 SUITES = {  # samples to each problem
-    "humaneval": 10,
+    "humaneval": 5,
     "mbpp": 2,
     "infill-single-line": 1,
     "infill-multi-line": 1,

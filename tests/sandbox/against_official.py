@@ -34,22 +34,21 @@ def main() -> int:
     parser.add_argument("--endless", type=int, default=10)
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
+    python = args.official_python.absolute()  # it runs in a folder of its own
     known = problems()
     drawn = list(samples(args.n, n_endless=args.endless))
     started = time.monotonic()
     verdicts = own(drawn, n_workers=args.workers, seconds=SECONDS)
     print(f"sandbox: {time.monotonic() - started:.1f} s", flush=True)
     started = time.monotonic()
-    theirs = official(args.official_python, drawn, n_workers=args.workers, timeout_s=SECONDS)
+    theirs = official(python, drawn, n_workers=args.workers, timeout_s=SECONDS)
     print(f"official: {time.monotonic() - started:.1f} s")
     differ = n_again = 0
     for one, ours, (passed, result) in zip(drawn, verdicts, theirs, strict=True):
         if ours.passed != passed and (result == "timed out" or ours.status == "timeout"):
             n_again += 1
             [ours] = own([one], n_workers=1, seconds=10 * SECONDS)
-            [(passed, result)] = official(
-                args.official_python, [one], n_workers=1, timeout_s=10 * SECONDS
-            )
+            [(passed, result)] = official(python, [one], n_workers=1, timeout_s=10 * SECONDS)
         if ours.passed != passed:
             differ += 1
             print(f"\n{known[one[0]]['task_id']}: ours {ours}, official {result}\n{one[1]}")
