@@ -19,7 +19,7 @@ SUITES = {  # samples to each problem
     "humaneval": 5,
     "mbpp": 2,
     "infill-single-line": 1,
-    "infill-multi-line": 1,
+    "infill-multi-line": 2,
     "infill-random-span": 1,
 }
 
