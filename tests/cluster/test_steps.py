@@ -16,7 +16,14 @@ from checkpoints_tiny import TINY
 from codellama.cluster.ranking import beginning, ranked
 from codellama.cluster.replicas import ReplicaSource, unseen
 from codellama.cluster.steps import AsyncSteps, Drawn, EngineGone, LoopThread
-from codellama.cluster.vllm import RemoteSizes, VllmSource, arguments, check, drawing
+from codellama.cluster.vllm import (
+    RemoteSizes,
+    VllmSource,
+    arguments,
+    check,
+    drawing,
+    spans_machines,
+)
 from codellama.engine.completion import TokenLogprob
 from codellama.engine.loading import Model
 from codellama.engine.params import SamplingParams
@@ -258,6 +265,12 @@ def test_arguments_never_ask_for_a_tokenizer() -> None:
     assert found["generation_config"] == "vllm"
     assert found["dtype"] == "float32"
     assert (found["tensor_parallel_size"], found["max_model_len"]) == (4, 4096)
+
+
+def test_an_engine_larger_than_a_machine_is_spread_by_ray() -> None:
+    settings = Settings(engine="vllm", tensor_parallel=8, pipeline_parallel=2)
+    assert spans_machines(settings, 8)
+    assert not spans_machines(settings, 16)
 
 
 class Lost(Exception):

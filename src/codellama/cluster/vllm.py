@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from codellama import checkpoint
 from codellama.checkpoint.hub import resolve
 from codellama.checkpoint.reader import Reader
+from codellama.cluster.connection import connect
 from codellama.cluster.steps import AsyncSteps, Drawn, EngineGone, LoopThread
 from codellama.engine.completion import TokenLogprob
 from codellama.engine.loading import Model
@@ -236,6 +237,9 @@ class Vllm:
         keywords = arguments(reader.path, settings, self.max_seq_len, stored_type(reader))
         if current_platform.is_cpu():
             keywords |= {"kv_cache_memory_bytes": _CPU_CACHE_BYTES, "enforce_eager": True}
+        elif spans_machines(settings, current_platform.device_count()):
+            connect()  # where vLLM starts the processes that hold the other parts
+            keywords["distributed_executor_backend"] = "ray"
         try:
             llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**keywords))
         except (ValueError, RuntimeError) as error:
@@ -254,6 +258,11 @@ class Vllm:
         """Ends the engine's processes."""
         self._llm.shutdown()
         self._thread.close()
+
+
+def spans_machines(settings: Settings, n_gpus: int) -> bool:
+    """Whether an engine needs more GPUs than the `n_gpus` of this machine."""
+    return settings.tensor_parallel * settings.pipeline_parallel > n_gpus
 
 
 _TYPES = {Format.F32: "float32", Format.F16: "float16", Format.BF16: "bfloat16"}
