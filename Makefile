@@ -12,7 +12,7 @@ NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 .PHONY: demo setup test test-slow test-gpu test-triton test-vllm test-ray test-clients \
         test-schema check-deploy test-editors check fix native check-native check-scorer \
         check-neon nano-cpu eval-nano eval-official nano-gpu bench bench-peers bench-tools \
-        bench-ik bench-serve bench-train soak web test-web docs clean
+        bench-ik bench-serve bench-train bench-plan soak web test-web docs clean
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -218,6 +218,11 @@ $(PEERS)-vllm/installed: benchmarks/peers-vllm.txt
 # Our loop beside transformers' Trainer (pip install accelerate) and plain eager PyTorch.
 bench-train: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/train.py $(FLAGS)
+
+# Files, memory and speed of nano, 1.1B and 7B in every format, which tests hold `codellama plan` to.
+# A quarter of an hour for 7B; FLAGS may choose, such as FLAGS="--shapes nano --formats q4_0".
+bench-plan: $(DEV)/installed
+	$(DEV)/bin/python benchmarks/plan.py $(FLAGS)
 
 # Mixed lengths, cancels, errors and bad requests for SOAK_S seconds.
 SOAK_S ?= 600
