@@ -16,6 +16,7 @@ import datetime
 import json
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,7 @@ def measured(shape: str, format: str, path: Path, args: argparse.Namespace) -> d
     return {
         "shape": shape,
         "format": format,
+        "config": asdict(subject.config),
         "formats": {name: str(kind) for name, kind in subject.formats.items()},
         "file_bytes": path.stat().st_size,
         "rss_bytes": round(rss * 1e6),

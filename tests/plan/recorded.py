@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
-from codellama.bench.shapes import SHAPES
-from codellama.plan.subject import Subject, find
+from codellama.model.config import ModelConfig
+from codellama.plan.subject import Subject
 from codellama.quant.formats import Format
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -29,8 +28,9 @@ def label(run: dict[str, Any]) -> str:
 
 def recorded_subject(run: dict[str, Any]) -> Subject:
     """The model, with the formats that its file had."""
-    formats = {name: Format(kind) for name, kind in run["formats"].items()}
-    if run["shape"] == "nano":
-        return dataclasses.replace(find("nano"), formats=formats, format=run["format"])
-    return Subject(name=run["shape"], config=SHAPES[run["shape"]], formats=formats,
-                   format=run["format"])  # fmt: skip
+    return Subject(
+        name=run["shape"],
+        config=ModelConfig(**run["config"]),
+        formats={name: Format(kind) for name, kind in run["formats"].items()},
+        format=run["format"],
+    )
