@@ -16,6 +16,7 @@ import datetime
 import json
 import shutil
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,13 @@ _LARGEST = {"7b": {"f32": 27e9, "f16": 13.5e9, "bf16": 13.5e9}}  # before there 
 def main() -> int:
     args = parse()
     runs, skipped = [], []
+    end = time.monotonic() + 60 * args.minutes
     for shape in args.shapes:
         for format in args.formats or MIXES:
             label = f"{shape} {format}"
+            if time.monotonic() > end:
+                skipped.append(f"{label}: no time was left")
+                continue
             try:
                 runs.append(measure(shape, format, args))
             except CodeLlamaError as error:
@@ -86,6 +91,7 @@ def parse() -> argparse.Namespace:
     add("--formats", type=words, help="default: all")
     add("--repeat", type=int, default=5)
     add("--threads", type=int, default=default_threads())
+    add("--minutes", type=float, default=600, help="after which no further model is begun")
     add("--cache", type=Path, default=BUILD / "bench", help="where the files are made")
     add("--out", type=Path, help="the file to write")
     return parser.parse_args()
