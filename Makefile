@@ -129,16 +129,17 @@ check-neon: $(DEV)/installed
 	$(DEV)/bin/cmake --build build/check-neon
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/check-neon/native_tests
 
-# The shipped model from nothing: about three hours on two cores, resumable. DECONTAMINATE names JSON
+# The shipped model from nothing: about an hour and a half on two cores, resumable. DECONTAMINATE names JSON
 # files of evaluation problems; training files that share text with them are left out.
 DECONTAMINATE ?=
 nano-cpu: $(DEV)/installed
 	$(DEV)/bin/codellama data collect recipes/corpus/sources.toml --out build/corpus
 	$(DEV)/bin/codellama data build recipes/corpus/sources.toml --out build/corpus \
 	  --chat recipes/corpus/chat.toml --decontaminate $(DECONTAMINATE)
-	$(DEV)/bin/codellama train recipes/nano-cpu/nano-cpu.toml --out build/nano-cpu
-	$(DEV)/bin/codellama train recipes/nano-cpu/more.toml --from build/nano-cpu/model \
-	  --out build/nano-cpu-more
+	$(DEV)/bin/codellama train recipes/nano-cpu/nano-cpu.toml --out build/nano-cpu --resume
+	$(DEV)/bin/codellama data own build/nano-cpu/model --corpus build/corpus
+	$(DEV)/bin/codellama train recipes/nano-cpu/own.toml --from build/nano-cpu/model \
+	  --out build/nano-cpu-own --resume
 
 # nano on HumanEval, MBPP and HumanEval infilling, and the report that is in docs/evaluation. DATA is a
 # folder with the suites' files, FLAGS=--restart draws anew. Of the multi-line holes every 10th and of
