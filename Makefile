@@ -204,7 +204,8 @@ bench-tools: $(DEV)/installed $(PEERS)/installed
 	tar -xzf $(PEERS)/source/*.tar.gz -C $(PEERS)/source --strip-components=1
 	$(DEV)/bin/cmake -S $(PEERS)/source/vendor/llama.cpp -B $(PEERS)/llama.cpp -G Ninja \
 	  -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF \
-	  -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_WEBUI=OFF
+	  -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_UI=OFF \
+	  -DLLAMA_USE_PREBUILT_UI=OFF
 	$(DEV)/bin/cmake --build $(PEERS)/llama.cpp --target llama-bench llama-batched-bench \
 	  llama-completion llama-server
 
