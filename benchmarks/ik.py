@@ -37,8 +37,8 @@ class Ik:
             return n / self._bench("-p", "0", "-n", str(n))
         n_cached = str((n + 16) * n_streams)
         sizes = ["-c", n_cached, "-npp", "1", "-ntg", str(n), "-npl", str(n_streams)]
-        out = self._run("llama-batched-bench", *self._common, *sizes, "-rtr")
-        rows = [line.split("|")[1:-1] for line in out.splitlines() if line.startswith("|")]
+        said = "\n".join(self._run("llama-batched-bench", *self._common, *sizes, "-rtr"))
+        rows = [line.split("|")[1:-1] for line in said.splitlines() if line.startswith("|")]
         heads = [cell.strip() for cell in rows[0]]
         return n * n_streams / float(rows[-1][heads.index("S_TG t/s")])
 
@@ -58,10 +58,11 @@ class Ik:
         pass
 
     def _bench(self, *sizes: str) -> float:
-        out = self._run("llama-bench", *self._common, *sizes, "-r", "1", "-rtr", "1", "-o", "json")
+        how = ["-r", "1", "-rtr", "1", "-o", "json"]
+        out, _ = self._run("llama-bench", *self._common, *sizes, *how)
         return float(json.loads(out)[0]["avg_ts"])
 
-    def _run(self, program: str, *arguments: str) -> str:
+    def _run(self, program: str, *arguments: str) -> tuple[str, str]:
         process = subprocess.Popen(
             [str(self._folder / program), *arguments],
             stdout=subprocess.PIPE,
@@ -79,7 +80,7 @@ class Ik:
         if process.returncode != 0:
             last = (err.strip().splitlines() or [""])[-1]
             raise EngineFailed(f"{program} of ik_llama.cpp ended with {process.returncode}: {last}")
-        return out
+        return out, err
 
     def _watch(self, pid: int, done: threading.Event) -> None:
         while not done.wait(_POLL_S):

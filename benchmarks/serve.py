@@ -5,10 +5,11 @@ For each number of streams: tokens a second in all, time to the first text (medi
 between parts (median and p99), and the server's memory. "llama" is `llama-server` where
 `make bench-tools` built it, else the server of llama-cpp-python; "vllm" is vLLM on the CPU.
 `make bench-serve` installs both. Writes `results/<date>_serve_<machine>.json`, which
-`serve_table.py` turns into Markdown.
+`serve_table.py` turns into Markdown. A server's samples are saved as soon as it has ended, and
+`--into` adds to a file that is there, so that hours of this may be had in pieces.
 
     python benchmarks/serve.py [--servers ours llama vllm] [--model nano 1.1b]
-        [--streams 1 8 32 128] [--tokens 64] [--rounds 3] [--no-save]
+        [--streams 1 8 32 128] [--tokens 64] [--rounds 3] [--into RESULT.json | --no-save]
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import asyncio
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import signal
@@ -43,6 +45,13 @@ _CONTEXT = 512  # tokens of a stream, at most
 _SLOTS = 128  # streams that a server may run at a time
 _UP_S = 1200
 _FORMATS = {"nano": "f32", "1.1b": "q8_0"}
+_PROMPT = '''def function_{number}(value, items):
+    """Returns the sum of those items that are larger than value.
+
+    Items that are no numbers are left out, and an empty list gives zero.
+    """
+    total = 0
+    '''
 
 
 class NotHere(Exception):
@@ -75,8 +84,11 @@ def _run(verb: str, *words: str | Path) -> None:
                    stdout=subprocess.DEVNULL)  # fmt: skip
 
 
-def command(server: str, model: str, port: int, threads: int) -> tuple[list[str], dict[str, str]]:
-    """How a server is started, and what its environment has besides.
+def command(
+    server: str, model: str, port: int, threads: int, vllm: Path
+) -> tuple[list[str], dict[str, str]]:
+    """How a server is started, and what its environment has besides. `vllm` is the Python that
+    has vLLM.
 
     Raises:
         NotHere: it is not installed.
@@ -102,11 +114,10 @@ def command(server: str, model: str, port: int, threads: int) -> tuple[list[str]
             "--port", str(port), "--n_ctx", str(_CONTEXT), "--n_threads", str(threads),
             "--flash_attn", "true", "--interrupt_requests", "false",
         ], {}  # fmt: skip
-    python = BUILD / "peers-vllm" / "bin" / "python"
-    if not python.exists():
-        raise NotHere("vLLM is not in build/peers-vllm: make bench-serve installs it")
+    if not vllm.exists():
+        raise NotHere(f"there is no {vllm}: make bench-serve installs vLLM")
     return [
-        str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder_of(model)),
+        str(vllm), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder_of(model)),
         "--served-model-name", "codellama", "--port", str(port), "--max-model-len", str(_CONTEXT),
         "--max-num-seqs", str(_SLOTS), "--disable-log-stats",
     ], {
@@ -169,11 +180,12 @@ def started(words: list[str], more: dict[str, str], port: int, log: Path) -> Any
 
 
 async def crowd(port: int, n: int, n_tokens: int, first: int) -> list[Stream]:
+    """`n` streams at once. Prompts differ in their first tokens, so that no cache has them."""
+
     def body(i: int) -> dict[str, Any]:
-        prompt = f"def function_{first + i}(value, items):\n    "
         return {
-            "model": "codellama", "prompt": prompt, "max_tokens": n_tokens, "temperature": 0.8,
-            "seed": i, "ignore_eos": True,
+            "model": "codellama", "prompt": _PROMPT.format(number=first + i),
+            "max_tokens": n_tokens, "temperature": 0.8, "seed": i, "ignore_eos": True,
         }  # fmt: skip
 
     return list(await asyncio.gather(*(stream(port, body(i)) for i in range(n))))
@@ -201,6 +213,50 @@ def measure(port: int, pid: int, n: int, n_tokens: int, first: int) -> dict[str,
     }
 
 
+class Record:
+    """A result file, which grows by a server's samples at a time."""
+
+    def __init__(self, path: Path | None, args: argparse.Namespace) -> None:
+        """Args: path: what is added to; None for a new file."""
+        self._now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        name = "-".join(machine.cpu_name().split()[:2]) or "machine"
+        self.path = RESULTS / f"{self._now[:10]}_serve_{name}.json" if path is None else path
+        if path is not None and path.exists():
+            self.content = json.loads(path.read_text())
+            for key in ("threads", "tokens"):
+                if self.content[key] != getattr(args, key):
+                    raise SystemExit(f"{path} has {self.content[key]} {key}: add to another file")
+            return
+        self.content = {
+            "theme": "streams of completions from servers on one machine",
+            "date": self._now,
+            "commit": commit(),
+            "command": " ".join(["python benchmarks/serve.py", *sys.argv[1:]]),
+            "machine": machine.describe(),
+            "threads": args.threads,
+            "tokens": args.tokens,
+            "skipped": {},
+            "runs": [],
+        }
+
+    def add(self, model: str, server: str, words: str, rows: list[dict[str, Any]]) -> None:
+        """A server's rows of one round; `words` is how it was started."""
+        runs = self.content["runs"]
+        run = next((run for run in runs if run["model"] == model), None)
+        if run is None:
+            run = {"model": model, "format": _FORMATS[model], "commands": {}, "samples": {}}
+            runs.append(run)
+        run["commands"][server] = words
+        more = {"date": self._now, "commit": commit()}
+        run["samples"].setdefault(server, []).extend(row | more for row in rows)
+
+    def save(self, skipped: dict[str, str]) -> None:
+        seen = {server for run in self.content["runs"] for server in run["samples"]}
+        self.content["skipped"] = {k: v for k, v in skipped.items() if k not in seen}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.content, indent=1) + "\n")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--servers", nargs="+", default=list(SERVERS), choices=SERVERS)
@@ -209,56 +265,51 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--vllm-python", type=Path, default=BUILD / "peers-vllm/bin/python")
+    parser.add_argument("--into", type=Path, help="a result that is added to, or begun")
     parser.add_argument("--no-save", action="store_true", help="print only")
     args = parser.parse_args()
-    runs, skipped = [], {}
+    BUILD.mkdir(exist_ok=True)
+    record, skipped, n_rows = Record(args.into, args), {}, 0
+    prompts = itertools.count(int(time.time()) % 10**6 * 1000, 1000)
     for model in args.model:
-        samples: dict[str, list[dict[str, Any]]] = {}
-        commands: dict[str, str] = {}
-        for number in range(args.rounds):
+        for _ in range(args.rounds):
+            firsts = [next(prompts) for _ in range(1 + len(args.streams))]
             for server in args.servers:
                 port = free_port()
                 try:
-                    words, more = command(server, model, port, args.threads)
+                    words, more = command(server, model, port, args.threads, args.vllm_python)
                 except NotHere as reason:
                     skipped[server] = str(reason)
                     continue
-                commands[server] = " ".join(words).replace(f"{HERE.parent}/", "")
-                BUILD.mkdir(exist_ok=True)
+                rows = []
                 with started(words, more, port, BUILD / f"serve-{server}.log") as process:
-                    measure(port, process.pid, 2, 8, 10_000)  # the first requests warm up
-                    for n in args.streams:
-                        row = measure(port, process.pid, n, args.tokens, 1000 * number)
-                        samples.setdefault(server, []).append(row)
-                        print(f"{model} {server:6} {row['streams']:4} streams "
-                              f"{row['tokens_per_s']:8.0f} tokens/s, first p99 "
-                              f"{row['first_p99_ms']:8.0f} ms, {row['memory_mib']:6.0f} MiB",
-                              flush=True)  # fmt: skip
-        runs.append({
-            "model": model, "format": _FORMATS[model], "commands": commands, "samples": samples,
-        })  # fmt: skip
+                    measure(port, process.pid, 2, 8, firsts[-1])  # the first requests warm up
+                    for n, first in zip(args.streams, firsts, strict=False):
+                        rows.append(measure(port, process.pid, n, args.tokens, first))
+                        print(f"{model} {server:6} {_words(rows[-1])}", flush=True)
+                n_rows += len(rows)
+                record.add(model, server, " ".join(words).replace(f"{HERE.parent}/", ""), rows)
+                if not args.no_save:
+                    record.save(skipped)
     for server, reason in skipped.items():
         print(f"left out: {server}: {reason}")
-    if args.no_save or not any(run["samples"] for run in runs):
-        return int(not runs[0]["samples"])
-    record = {
-        "theme": "streams of completions from servers on one machine",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "command": " ".join(["python benchmarks/serve.py", *sys.argv[1:]]),
-        "machine": machine.describe(),
-        "threads": args.threads,
-        "tokens": args.tokens,
-        "rounds": args.rounds,
-        "skipped": skipped,
-        "runs": runs,
-    }
-    name = "-".join(machine.cpu_name().split()[:2]) or "machine"
-    path = RESULTS / f"{record['date'][:10]}_serve_{name}.json"
-    RESULTS.mkdir(exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(path)
-    return 0
+    if n_rows and not args.no_save:
+        print(record.path)
+    return int(not n_rows)
+
+
+def _words(row: dict[str, Any]) -> str:
+    return (
+        f"{row['streams']:4} streams {row['tokens_per_s']:7.1f} tokens/s, first "
+        f"{row['first_p50_ms']:.0f} / {row['first_p99_ms']:.0f} ms, gap "
+        f"{row['gap_p50_ms']:.1f} / {row['gap_p99_ms']:.1f} ms, {row['memory_mib']:.0f} MiB"
+        + (
+            f", {row['streams'] - row['complete']} failed"
+            if row["complete"] < row["streams"]
+            else ""
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings_machine.h"
@@ -119,6 +120,11 @@ class PyModel {
         return logits;
     }
 
+    template <class Body>
+    void for_each(int64_t n, Body&& body) {
+        model_.for_each(n, body);
+    }
+
     const char* simd() const { return model_.simd(); }
     int n_threads() const { return model_.n_threads(); }
 
@@ -153,11 +159,32 @@ std::vector<std::span<const T>> split(std::span<const T> flat, std::span<const i
     return parts;
 }
 
-nb::tuple sample(const AnyArray& logits, const AnyArray& temperature, const AnyArray& top_k,
-                 const AnyArray& top_p, const AnyArray& min_p, const AnyArray& repetition_penalty,
-                 const AnyArray& presence_penalty, const AnyArray& frequency_penalty,
-                 const AnyArray& seed, const AnyArray& counter, const AnyArray& history,
-                 const AnyArray& history_offsets, const AnyArray& n_prompt,
+// Rows on the calling thread alone; a model has threads.
+struct OneThread {
+    int n_threads() const { return 1; }
+
+    template <class Body>
+    void for_each(int64_t n, Body&& body) {
+        for (int64_t i = 0; i < n; ++i) body(static_cast<int>(i), 0);
+    }
+};
+
+// Calls body(row, a sampler) for every row.
+template <class Threads, class Body>
+void for_rows(Threads& threads, size_t n_rows, Body body) {
+    std::vector<Sampler> samplers(static_cast<size_t>(threads.n_threads()),
+                                  Sampler(choose_kernels("auto")));
+    threads.for_each(static_cast<int64_t>(n_rows), [&](int row, int thread) {
+        body(static_cast<size_t>(row), samplers[static_cast<size_t>(thread)]);
+    });
+}
+
+template <class Threads>
+nb::tuple sample(Threads& threads, const AnyArray& logits, const AnyArray& temperature,
+                 const AnyArray& top_k, const AnyArray& top_p, const AnyArray& min_p,
+                 const AnyArray& repetition_penalty, const AnyArray& presence_penalty,
+                 const AnyArray& frequency_penalty, const AnyArray& seed, const AnyArray& counter,
+                 const AnyArray& history, const AnyArray& history_offsets, const AnyArray& n_prompt,
                  const AnyArray& bias_ids, const AnyArray& bias_values,
                  const AnyArray& bias_offsets) {
     const std::span<const float> all = numbers<float>(logits, "logits", 2);
@@ -198,17 +225,17 @@ nb::tuple sample(const AnyArray& logits, const AnyArray& temperature, const AnyA
                             n_prompts[i], ids_of_bias[i], values_of_bias[i]});
             check(rows.back(), static_cast<int64_t>(i), static_cast<int64_t>(width));
         }
-        Sampler sampler(choose_kernels("auto"));
-        for (size_t i = 0; i < n_rows; ++i) {
+        for_rows(threads, n_rows, [&](size_t i, Sampler& sampler) {
             const Sampled sampled = sampler.sample(all.subspan(i * width, width), rows[i]);
             ids.data()[i] = sampled.id;
             logprobs.data()[i] = sampled.logprob;
-        }
+        });
     }
     return nb::make_tuple(ids, logprobs);
 }
 
-nb::tuple top_logprobs(const AnyArray& logits, int64_t k) {
+template <class Threads>
+nb::tuple top_logprobs(Threads& threads, const AnyArray& logits, int64_t k) {
     const std::span<const float> all = numbers<float>(logits, "logits", 2);
     const size_t n_rows = logits.shape(0), width = logits.shape(1);
     if (k < 0 || k > static_cast<int64_t>(width)) {
@@ -219,14 +246,46 @@ nb::tuple top_logprobs(const AnyArray& logits, int64_t k) {
     auto logprobs = new_array<float>({n_rows, static_cast<size_t>(k)});
     {
         const nb::gil_scoped_release release;
-        Sampler sampler(choose_kernels("auto"));
-        for (size_t i = 0; i < n_rows; ++i) {
+        for_rows(threads, n_rows, [&](size_t i, Sampler& sampler) {
             sampler.top_logprobs(all.subspan(i * width, width), k,
                                  ids.data() + static_cast<int64_t>(i) * k,
                                  logprobs.data() + static_cast<int64_t>(i) * k);
-        }
+        });
     }
     return nb::make_tuple(ids, logprobs);
+}
+
+constexpr size_t kSampleArrays = 16;
+template <size_t>
+using Array = const AnyArray&;
+
+// `sample` and `top_logprobs` as functions of Python, with the arrays' names: a module's, or a class's.
+template <class Scope, class Sample, class TopLogprobs>
+void define_sampling(Scope& scope, Sample sample, TopLogprobs top_logprobs) {
+    scope.def("sample", sample, "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a,
+              "repetition_penalty"_a, "presence_penalty"_a, "frequency_penalty"_a, "seed"_a,
+              "counter"_a, "history"_a, "history_offsets"_a, "n_prompt"_a, "bias_ids"_a,
+              "bias_values"_a, "bias_offsets"_a);
+    scope.def("top_logprobs", top_logprobs, "logits"_a, "k"_a);
+}
+
+template <size_t... I>
+void bind_sampling(nb::module_& m, nb::class_<PyModel>& model, std::index_sequence<I...>) {
+    define_sampling(
+        m,
+        [](Array<I>... arrays) {
+            OneThread alone;
+            return sample(alone, arrays...);
+        },
+        [](const AnyArray& logits, int64_t k) {
+            OneThread alone;
+            return top_logprobs(alone, logits, k);
+        });
+    define_sampling(
+        model, [](PyModel& self, Array<I>... arrays) { return sample(self, arrays...); },
+        [](PyModel& self, const AnyArray& logits, int64_t k) {
+            return top_logprobs(self, logits, k);
+        });
 }
 
 // Rows of x times a stored matrix, transposed: what the kernels compute, for tests and benchmarks.
@@ -284,7 +343,8 @@ std::vector<std::string> simd_levels() {
 NB_MODULE(_native, m) {
     using namespace codellama;
 
-    nb::class_<PyModel>(m, "Model")
+    nb::class_<PyModel> model(m, "Model");
+    model
         .def(nb::init<int, int, int, int, int, int, int, float, double, bool, int, int, int,
                       const std::string&, const std::string&>(),
              "dim"_a, "n_layers"_a, "n_heads"_a, "n_kv_heads"_a, "head_dim"_a, "ffn_dim"_a,
@@ -299,11 +359,7 @@ NB_MODULE(_native, m) {
         .def_prop_ro("simd", &PyModel::simd)
         .def_prop_ro("n_threads", &PyModel::n_threads);
 
-    m.def("sample", &sample, "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a,
-          "repetition_penalty"_a, "presence_penalty"_a, "frequency_penalty"_a, "seed"_a,
-          "counter"_a, "history"_a, "history_offsets"_a, "n_prompt"_a, "bias_ids"_a,
-          "bias_values"_a, "bias_offsets"_a);
-    m.def("top_logprobs", &top_logprobs, "logits"_a, "k"_a);
+    bind_sampling(m, model, std::make_index_sequence<kSampleArrays>());
     m.def("matmul", &matmul, "x"_a, "format"_a, "rows"_a, "data"_a, "simd"_a = "auto");
     bind_quantise(m);
     m.def("cpu_features", &cpu_features);

@@ -38,6 +38,13 @@ class Model {
     // tensors are still missing.
     void step(const Batch& batch, float* logits);
 
+    // Calls body(i, thread) for every i in [0, n) on the threads of the model, between its steps.
+    template <class Body>
+    void for_each(int64_t n, Body&& body) {
+        const std::lock_guard lock(busy_);
+        pool_.run(static_cast<int>(n), body);
+    }
+
     const Sizes& sizes() const { return sizes_; }
     const char* simd() const { return kernels_.name; }
     int n_threads() const { return pool_.n_threads(); }

@@ -85,13 +85,27 @@ class Descending {
         return a.logit != b.logit ? a.logit < b.logit : a.id > b.id;
     }
 
+    // Most runs of tokens hold none that is likely, which is found out for all of a run together.
+    static constexpr size_t kRun = 32;
+
+    static bool any_above(const float* x, float floor) {
+        int n = 0;
+        for (size_t i = 0; i < kRun; ++i) n += x[i] > floor ? 1 : 0;
+        return n > 0;
+    }
+
     bool refill() {
         if (floors_.empty()) return false;
         const double floor = floors_.back();
         floors_.pop_back();
-        for (size_t i = 0; i < logits_.size(); ++i) {
-            if (logits_[i] >= floor && logits_[i] < ceiling_ && weights_[i] > 0) {
-                heap_.push_back({logits_[i], weights_[i], static_cast<int32_t>(i)});
+        const float below = std::nextafter(static_cast<float>(floor), -kInfinity);
+        for (size_t begin = 0; begin < logits_.size(); begin += kRun) {
+            const size_t end = std::min(begin + kRun, logits_.size());
+            if (end - begin == kRun && !any_above(&logits_[begin], below)) continue;
+            for (size_t i = begin; i < end; ++i) {
+                if (logits_[i] >= floor && logits_[i] < ceiling_ && weights_[i] > 0) {
+                    heap_.push_back({logits_[i], weights_[i], static_cast<int32_t>(i)});
+                }
             }
         }
         ceiling_ = floor;

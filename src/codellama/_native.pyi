@@ -71,6 +71,30 @@ class Model:
         into steps and wherever its blocks lie.
         """
 
+    def sample(
+        self,
+        logits: _Floats,
+        temperature: _Floats,
+        top_k: _Ints,
+        top_p: _Floats,
+        min_p: _Floats,
+        repetition_penalty: _Floats,
+        presence_penalty: _Floats,
+        frequency_penalty: _Floats,
+        seed: _Seeds,
+        counter: _Seeds,
+        history: _Ints,
+        history_offsets: _Longs,
+        n_prompt: _Ints,
+        bias_ids: _Ints,
+        bias_values: _Floats,
+        bias_offsets: _Longs,
+    ) -> tuple[_Ints, _Floats]:
+        """`codellama._native.sample` on the model's threads, between its steps."""
+
+    def top_logprobs(self, logits: _Floats, k: int) -> tuple[_Ints, _Floats]:
+        """Likewise."""
+
     @property
     def simd(self) -> str: ...
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from codellama import SamplingParams
 from codellama.engine.blocks import Content
 from codellama.engine.reply import Reply
-from codellama.engine.sampler import Sampler, native_kernel, seed_of
+from codellama.engine.sampler import Sampler, kernel_for, native_kernel, seed_of
 from codellama.engine.sequence import Sequence
 from codellama.runners.sampling import SamplingKernel
+from engine_bodies import runner_of
 from fakes import ByteTokenizer, ReferenceKernel
 
 VOCAB = 200
@@ -48,6 +50,21 @@ CROWD = [
 @pytest.fixture(params=["native", "reference"])
 def kernel(request: pytest.FixtureRequest) -> SamplingKernel:
     return native_kernel() if request.param == "native" else ReferenceKernel()
+
+
+def test_a_runner_draws_with_its_threads_what_one_thread_draws(hf_folder: Path) -> None:
+    kernel = kernel_for(runner_of("native", hf_folder, n_blocks=16))
+    assert kernel is not native_kernel()
+    rng = np.random.default_rng(1)
+    sequences = [
+        sequence(i, rng.integers(0, VOCAB, 9).tolist(), 4, temperature=1.5, seed=i, top_p=0.9,
+                 logprobs=i % 3)
+        for i in range(100)
+    ]  # fmt: skip
+    rows = logits(len(sequences))
+    rows[7, 3] = np.nan
+    drawn = [repr(Sampler(one, VOCAB).draw(rows, sequences)) for one in (kernel, native_kernel())]
+    assert drawn[0] == drawn[1]
 
 
 def crowd(rng: np.random.Generator) -> list[Sequence]:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, cast
 
+import pytest
 import uvicorn
 
 from codellama import checkpoint
@@ -41,6 +42,12 @@ def until(condition: Callable[[], Any], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come about"
         time.sleep(0.002)
+
+
+def scales(name: str, quick: int, full: int) -> pytest.MarkDecorator:
+    """A test with a number for every day, and in full."""
+    slow = pytest.param(full, marks=pytest.mark.slow, id="full")
+    return pytest.mark.parametrize(name, [pytest.param(quick, id="quick"), slow])
 
 
 def scripted(

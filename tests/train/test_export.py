@@ -71,3 +71,9 @@ def test_a_context_outlives_a_shorter_stage() -> None:
     recipe = Recipe.read(RECIPES / "nano-cpu" / "nano-cpu.toml")
     assert [final_config(recipe, n).max_seq_len for n in (1, 2, 3, 4)] == [512, 512, 2048, 2048]
     assert [final_config(recipe, n).rope_theta for n in (1, 3)] == [1e4, 1e6]
+
+
+def test_a_longer_context_that_was_there_stays() -> None:
+    recipe = Recipe.read(RECIPES / "nano-cpu" / "own.toml")
+    assert recipe.stages[0].row_length == 512
+    assert final_config(recipe).max_seq_len == 2048

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from codellama.engine.llm import LLM
     from codellama.train.corpus import Document
 
+_AT_ONCE = 64  # completions of `data own`, in one step
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     verbs = parser.add_subparsers(
-        dest="action", required=True, metavar="collect|build|instruct|verify|measure"
+        dest="action", required=True, metavar="collect|build|instruct|verify|own|measure"
     )
     collect = verbs.add_parser("collect", help="fetch the projects that a list names")
     build = verbs.add_parser(
@@ -51,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="further conversations as JSONL, such as `data instruct` and `data verify` write",
     )
     instruct.add_parsers(verbs)
+    own = verbs.add_parser("own", help="a model's own completions of the functions, to learn from")
+    own.add_argument("model", help="nano, or the path of a model")
+    own.add_argument("--corpus", type=Path, default=Path("build/corpus"), help="corpus folder")
+    own.add_argument("--functions", type=int, default=3000, help="how many are completed")
+    own.add_argument("--tries", type=int, default=6, help="completions of each")
+    own.add_argument("--temperature", type=float, default=0.4)
+    own.add_argument("--seed", type=int, default=7)
     measure = verbs.add_parser("measure", help="what a model makes of the held-out functions")
     measure.add_argument("model", help="nano, or the path of a model")
     measure.add_argument("--corpus", type=Path, default=Path("build/corpus"), help="corpus folder")
@@ -63,8 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Collects; collects and builds; makes conversations; or measures."""
-    others = {"measure": _measure, "instruct": instruct.run_instruct, "verify": instruct.run_verify}
+    """Collects; collects and builds; makes conversations or completions; or measures."""
+    others = {
+        "instruct": instruct.run_instruct,
+        "verify": instruct.run_verify,
+        "own": _own,
+        "measure": _measure,
+    }
     if args.action in others:
         return others[args.action](args)
     from codellama.train.sources import SourceList, collect
@@ -92,6 +106,38 @@ def run(args: argparse.Namespace) -> int:
         note=_say,
     )
     print(args.out)
+    return 0
+
+
+def _own(args: argparse.Namespace) -> int:
+    """Prints how many completions were what, as one JSON object."""
+    from codellama.checkpoint.hub import resolve
+    from codellama.engine.llm import LLM
+    from codellama.engine.params import SamplingParams
+    from codellama.train.disk import file_digest
+    from codellama.train.own import OWN_FILE, Drawing, Reply, own_completions
+    from codellama.train.run import CorpusFolder
+
+    functions = CorpusFolder(args.corpus).documents("train", "function")
+    path = Path(resolve(args.model))
+    weights = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    llm = LLM.load(str(path), max_num_seqs=_AT_ONCE)
+
+    def write(prompts: Sequence[str], drawing: Drawing) -> Sequence[Sequence[Reply]]:
+        params = SamplingParams(
+            temperature=drawing.temperature,
+            top_p=drawing.top_p,
+            max_tokens=drawing.max_tokens,
+            seed=drawing.seed,
+        )
+        return llm.complete(list(prompts), params, n=drawing.n)
+
+    drawing = Drawing(
+        n_functions=args.functions, n=args.tries, temperature=args.temperature, seed=args.seed
+    )
+    by = " ".join(file_digest(path)[:16] for path in weights)
+    found = own_completions(write, functions, args.corpus / OWN_FILE, drawing, by, note=_say)
+    print(json.dumps(dict(found), indent=1))
     return 0
 
 

@@ -27,6 +27,10 @@ _ALLOWANCE = 0.01
 _FIRST_CREDIT = 0.5
 _MOST_CREDIT = 8.0
 
+# A guess that costs this share of a token saves next to nothing even if it is right, and asking for
+# it takes time too.
+_TOO_DEAR = 0.9
+
 
 class Drafter(Protocol):
     """Guesses how sequences go on. What it says changes the speed of a reply, never the reply."""
@@ -100,6 +104,8 @@ class Speculation:
         # of each costs, and the less a right guess saves.
         n = len(decoding)
         token_cost = (1 + self._row_cost * (n - 1)) / n
+        if self._row_cost / token_cost >= _TOO_DEAR:
+            return work
         chosen: dict[Drafter, list[tuple[int, int]]] = {}  # places in `work`, and how many guesses
         for i in decoding:
             sequence = work[i].sequence

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from codellama.engine.constraint import IMPOSSIBLE
 from codellama.engine.sequence import Draw, Sequence
 from codellama.runners import Runner
-from codellama.runners.sampling import Floats, HoldsLogits, Ints, Logits, SamplingKernel
+from codellama.runners.sampling import BringsSampling, Floats, Ints, Logits, SamplingKernel
 
 
 def seed_of(base: int, index: int) -> int:
@@ -31,9 +31,9 @@ def native_kernel() -> SamplingKernel:
 
 
 def kernel_for(runner: Runner) -> SamplingKernel:
-    """The kernel that draws from a runner's logits where they are."""
+    """The kernel that draws from a runner's logits: its own, if it brings one."""
     kernel = native_kernel()
-    return runner.sampling_kernel(kernel) if isinstance(runner, HoldsLogits) else kernel
+    return runner.sampling_kernel(kernel) if isinstance(runner, BringsSampling) else kernel
 
 
 # Temperature, top-k, top-p, min-p; repetition, presence and frequency penalty: the kernel's order.

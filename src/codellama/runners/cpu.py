@@ -12,6 +12,7 @@ from codellama.errors import CheckpointError, ConfigError, OutOfMemory
 from codellama.model.config import ModelConfig
 from codellama.quant.formats import Tensor
 from codellama.runners import Batch, KVFormat, kv_bytes_per_token
+from codellama.runners.sampling import SamplingKernel
 
 try:
     from codellama import _native
@@ -103,6 +104,10 @@ class CpuRunner:
     def n_threads(self) -> int:
         """Threads of a step, the caller's included."""
         return self._model.n_threads
+
+    def sampling_kernel(self, host: SamplingKernel) -> SamplingKernel:
+        """The compiled kernel, with this runner's threads: the rows of a step are shared out."""
+        return self._model
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Logits [R, vocab] of the rows asked for; see `Runner`."""

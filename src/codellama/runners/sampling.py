@@ -76,9 +76,9 @@ class SamplingKernel(Protocol):
 
 
 @runtime_checkable
-class HoldsLogits(Protocol):
-    """A runner that can leave logits on its device."""
+class BringsSampling(Protocol):
+    """A runner with a kernel of its own for its logits: on its device, or with its threads."""
 
     def sampling_kernel(self, host: SamplingKernel) -> SamplingKernel:
-        """The kernel to draw from what `run` returns from now on; `host` where that is an array."""
+        """The kernel to draw from what `run` returns from now on; `host` where that will do."""
         ...

@@ -31,7 +31,7 @@ log = logging.getLogger("codellama.server")
 
 EXIT_STALLED = 70
 _SWITCH_S = 0.0005  # so that the engine's thread waits for the event loop's no longer than this
-_HOST_STEP = 128  # tokens of a step on a CPU
+_HOST_PROMPTS = 128  # tokens of prompts in a step on a CPU, beside one for each reply
 _FORCED_S = 2.0  # from the second signal to the end
 
 Say = Callable[[str], None]
@@ -139,7 +139,7 @@ def load(settings: Settings) -> list[Served]:
             weights=settings.weights,
             max_seq_len=settings.max_seq_len,
             max_num_seqs=settings.max_num_seqs,
-            step_tokens=_step_tokens(settings),
+            step_tokens=step_tokens(settings),
             n_threads=settings.threads,
             kv_cache=settings.kv_cache,
             speculation="off" if settings.speculation == "off" else "lookup",
@@ -157,12 +157,17 @@ def _engine(name: str | None) -> EngineName | None:
     return None if name is None else "torch" if name == "torch" else "cpu"
 
 
-def _step_tokens(settings: Settings) -> int | None:
-    """None leaves it to the device."""
-    if settings.step_tokens is None and settings.device not in (None, "cpu"):
+def step_tokens(settings: Settings) -> int | None:
+    """Tokens that a step computes at most; None leaves it to the device.
+
+    Replies under way leave prompts their share however many they are: else the last of a crowd
+    would be read in crumbs.
+    """
+    if settings.step_tokens is not None:
+        return max(settings.step_tokens, settings.max_num_seqs)
+    if settings.device not in (None, "cpu"):
         return None
-    wanted = _HOST_STEP if settings.step_tokens is None else settings.step_tokens
-    return max(wanted, settings.max_num_seqs)
+    return settings.max_num_seqs + _HOST_PROMPTS
 
 
 def serve(

@@ -64,12 +64,13 @@ class Settings:
     which are served beside it by names of their own. `hosts` are further values of the Host
     header that are served, `origins` pages of other origins that may call; "editors" stands for
     editors' web views. A `key_file` holds one key a line. `step_tokens` bounds the work of one
-    step, and with it the gap that a long prompt makes in the replies beside it; None takes 128, and
-    2048 on a GPU. `infill_order` is how holes are told where a request does not say: "psm", "spm",
-    or what the cache makes cheaper. `engine`, `device`, `weights`, `kv_cache`, `speculation` and
-    `draft_model` are those of `LLM.load`. A further engine, "vllm", lays each replica over
-    `tensor_parallel` times `pipeline_parallel` devices. `replicas` are whole engines, at most, and
-    `min_replicas` at least where the queue decides (None: as many as at most).
+    step, and with it the gap that a long prompt makes in the replies beside it; None takes 128
+    and one for each reply, and 2048 on a GPU. `infill_order` is how holes are told where a request
+    does not say: "psm", "spm", or what the cache makes cheaper. `engine`, `device`, `weights`,
+    `kv_cache`, `speculation` and `draft_model` are those of `LLM.load`. A further engine, "vllm",
+    lays each replica over `tensor_parallel` times `pipeline_parallel` devices. `replicas` are whole
+    engines, at most, and `min_replicas` at least where the queue decides (None: as many as at
+    most).
     """
 
     models: Mapping[str, str] = field(default_factory=lambda: {"codellama-nano": "nano"})

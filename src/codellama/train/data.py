@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from codellama.errors import ConfigError
 from codellama.train.chunks import Chunks
 from codellama.train.infilling import Encoder, Order, arranged, split, split_lines
-from codellama.train.loss import IGNORED
+from codellama.train.loss import IGNORED, avoided
 from codellama.train.shards import PartEncoder, StoredText
 
 WINDOW_IDS = 65_536
@@ -34,10 +34,14 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Sample:
-    """Ids of one training document and how many at its head are not learned from."""
+    """Ids of one training document and how many at its head are not learned from.
+
+    The others are to become likely, or with `is_bad` unlikely.
+    """
 
     ids: list[int]
     n_given: int = 1
+    is_bad: bool = False
 
 
 class Source(Protocol):
@@ -188,7 +192,7 @@ def pack(samples: Sequence[Sample], length: int) -> list[Row]:
     free: list[tuple[int, int]] = []  # (ids left, bin), sorted
     order = sorted(range(len(samples)), key=lambda i: (-len(samples[i].ids), i))
     for i in order:
-        sample = Sample(samples[i].ids[: length + 1], samples[i].n_given)
+        sample = replace(samples[i], ids=samples[i].ids[: length + 1])
         size = len(sample.ids)
         at = bisect_left(free, (size, -1))
         if at == len(free):
@@ -215,6 +219,8 @@ def row(samples: Sequence[Sample], length: int) -> Row:
         positions[at : at + n] = np.arange(n)
         document[at : at + n] = i
         next_ids = ids[1 : n + 1]
+        if sample.is_bad:
+            next_ids = avoided(next_ids)
         labels[at : at + len(next_ids)] = next_ids
         labels[at : at + min(sample.n_given, len(next_ids) + 1) - 1] = IGNORED
         at += n

@@ -20,13 +20,13 @@ from codellama.train.recipe import CHAT, Recipe
 def final_config(recipe: Recipe, n_stages: int | None = None) -> ModelConfig:
     """Sizes of the model after the first `n_stages` stages (default: all).
 
-    The context is the longest of the stages that trained with the last stage's rotary base: a
-    later, shorter stage does not take it away.
+    The context is the longest of the stages that trained with the last stage's rotary base, and at
+    least the recipe's `context`: a later, shorter stage does not take it away.
     """
     stages = recipe.stages[:n_stages]
     last = stages[-1]
     longest = max(s.row_length for s in stages if s.rope_theta == last.rope_theta)
-    return replace(model_config(recipe, last), max_seq_len=longest)
+    return replace(model_config(recipe, last), max_seq_len=max(longest, recipe.context))
 
 
 def export(

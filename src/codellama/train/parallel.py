@@ -104,6 +104,11 @@ class World:
             dist.barrier()
 
 
+def backend(device: str) -> str:
+    """What processes on such devices talk by; what they agree on lies in the CPU's memory."""
+    return "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+
+
 @contextmanager
 def world(recipe: Recipe) -> Iterator[World]:
     """The processes that `torchrun` started, standing as the recipe says, or this one alone.
@@ -126,8 +131,9 @@ def world(recipe: Recipe) -> Iterator[World]:
         yield World()
         return
     if not is_given:
-        backend = "gloo" if recipe.device == "cpu" else "cpu:gloo,cuda:nccl"
-        dist.init_process_group(backend, timeout=timedelta(seconds=recipe.patience_s))
+        dist.init_process_group(
+            backend(recipe.device), timeout=timedelta(seconds=recipe.patience_s)
+        )
     try:
         yield World(dist.get_rank(), size, recipe.tensor_parallel, recipe.context_parallel)
         dist.barrier()  # one that leaves early takes its connections away from the others

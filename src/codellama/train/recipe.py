@@ -24,6 +24,7 @@ T = TypeVar("T")
 MIN_ROW_LENGTH = 32  # shorter rows have no room for the markers and some text
 KINDS = ("python", "function", "code", "text", "prose")  # documents a mix may name
 CHAT = "chat"  # its conversations
+OWN = "own"  # completions by a model itself
 KEYS = "keys"  # and documents made on the way, in which something must be found again
 DEVICES = ("cpu", "cuda")
 
@@ -198,6 +199,7 @@ class Recipe:
     context_parallel: int = 1  # processes that share every row
     patience_s: float = 600.0  # that processes wait for each other before they give up
     keep: int = 2  # checkpoints
+    context: int = 0  # of the weights it starts from, where that is longer than its rows
     lora: Lora | None = None  # None: every weight is trained
     recompute: bool = False  # activations inside blocks, to save memory
 
@@ -227,11 +229,11 @@ class Recipe:
                     f"{self.name}.{stage.name}: rows of {stage.row_length} are too short; "
                     f"they need more than {MIN_ROW_LENGTH}"
                 )
-            unknown = sorted(set(stage.mix) - {*KINDS, CHAT, KEYS})
+            unknown = sorted(set(stage.mix) - {*KINDS, CHAT, OWN, KEYS})
             if unknown:
                 raise ConfigError(
                     f"{self.name}.{stage.name}: the mix names {unknown[0]!r}; there are "
-                    + ", ".join((*KINDS, CHAT, KEYS))
+                    + ", ".join((*KINDS, CHAT, OWN, KEYS))
                 )
             for name in ("infill_rate", "line_rate"):
                 if not 0 <= (rate := getattr(stage, name)) <= 1:

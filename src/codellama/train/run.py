@@ -12,7 +12,8 @@ from codellama.train.chunks import chunk_table
 from codellama.train.corpus import Document, read_documents
 from codellama.train.data import ChatSource, Source, TextSource, read_conversations
 from codellama.train.keys import KeySource
-from codellama.train.recipe import CHAT, KEYS, KINDS, Stage
+from codellama.train.own import OWN_FILE, OwnSource, read_own
+from codellama.train.recipe import CHAT, KEYS, KINDS, OWN, Stage
 from codellama.train.shards import StoredTexts
 
 TOKENS, CHUNKS = "tokens", "chunks"  # folders of a corpus
@@ -65,6 +66,8 @@ class CorpusFolder:
             elif name == KEYS:
                 functions = self.documents("train", "function")
                 found[name] = KeySource(functions, self.tokenizer, stage.row_length)
+            elif name == OWN:
+                found[name] = OwnSource(read_own(self.folder / OWN_FILE), self.tokenizer)
             else:
                 assert name == CHAT, "recipes name known sources only"
                 talks = read_conversations(self.folder / "chat.jsonl")
