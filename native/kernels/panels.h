@@ -181,17 +181,26 @@ int tile_tokens(int64_t n_tokens) {
     return best;
 }
 
+// Activations that stay in a core's second cache while all panels pass by; bytes.
+constexpr int64_t kKeptActivations = 384 << 10;
+
 void multiply_panels(const PackedMatrix& w, int64_t first, int64_t end, const Activations& x,
                      int64_t n_tokens, float* out, int64_t out_stride, bool add) {
     const int tile = x.tile_tokens();
     const TilePanel body = tile_panel_of(w.format(), tile);
-    for (int64_t p = first; p < end; ++p) {
-        const int64_t row = p * kPanelRows;
-        const int64_t n_rows = w.rows() - row < kPanelRows ? w.rows() - row : kPanelRows;
-        for (int64_t t = 0; t < n_tokens; t += tile) {
-            const int n = static_cast<int>(n_tokens - t < tile ? n_tokens - t : tile);
-            body(w.panel(p), w.n_groups(), x.tile(t), n, n_rows, out + t * out_stride + row,
-                 out_stride, add);
+    const int64_t tile_bytes = tile * w.n_groups() * static_cast<int64_t>(sizeof(ActivationGroup));
+    const int64_t n_kept = kKeptActivations / tile_bytes;
+    const int64_t kept = (n_kept < 1 ? 1 : n_kept) * tile;
+    for (int64_t begin = 0; begin < n_tokens; begin += kept) {
+        const int64_t stop = begin + kept < n_tokens ? begin + kept : n_tokens;
+        for (int64_t p = first; p < end; ++p) {
+            const int64_t row = p * kPanelRows;
+            const int64_t n_rows = w.rows() - row < kPanelRows ? w.rows() - row : kPanelRows;
+            for (int64_t t = begin; t < stop; t += tile) {
+                const int n = static_cast<int>(stop - t < tile ? stop - t : tile);
+                body(w.panel(p), w.n_groups(), x.tile(t), n, n_rows, out + t * out_stride + row,
+                     out_stride, add);
+            }
         }
     }
 }

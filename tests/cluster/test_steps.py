@@ -16,7 +16,14 @@ from checkpoints_tiny import TINY
 from codellama.cluster.ranking import beginning, ranked
 from codellama.cluster.replicas import ReplicaSource, unseen
 from codellama.cluster.steps import AsyncSteps, Drawn, EngineGone, LoopThread
-from codellama.cluster.vllm import RemoteSizes, VllmSource, arguments, check, drawing
+from codellama.cluster.vllm import (
+    RemoteSizes,
+    VllmSource,
+    arguments,
+    check,
+    drawing,
+    spans_machines,
+)
 from codellama.engine.completion import TokenLogprob
 from codellama.engine.loading import Model
 from codellama.engine.params import SamplingParams
@@ -164,6 +171,21 @@ def test_a_failed_request_ends_alone_and_a_dead_engine_ends_all() -> None:
             until(steps.step)
 
 
+def test_a_reply_that_breaks_off_ends_as_an_error() -> None:
+    class Short:
+        async def draw(self, *arguments: Any, **keywords: Any) -> AsyncGenerator[Drawn]:
+            yield Drawn(ids=ids("ab"))
+
+    thread = LoopThread("test")
+    try:
+        steps = AsyncSteps(cast(Any, Short()), thread.loop, cast(Tokenizer, ByteTokenizer()), PLAN,
+                           n_ids=264)  # fmt: skip
+        found = whole(steps, PROMPT, SamplingParams(max_tokens=9))
+    finally:
+        thread.close()
+    assert (found.text, found.finish_reason) == ("ab", "error")
+
+
 def test_parameters_as_vllm_has_them() -> None:
     params = SamplingParams(
         temperature=0.7, top_p=0.0, top_k=None, min_p=0.1, repetition_penalty=1.1,
@@ -237,10 +259,18 @@ def test_settings_of_our_own_engine_are_refused() -> None:
 def test_arguments_never_ask_for_a_tokenizer() -> None:
     from pathlib import Path
 
-    found = arguments(Path("/m"), Settings(engine="vllm", tensor_parallel=4), 4096)
+    settings = Settings(engine="vllm", tensor_parallel=4)
+    found = arguments(Path("/m"), settings, 4096, "float32")
     assert found["skip_tokenizer_init"] is True
     assert found["generation_config"] == "vllm"
+    assert found["dtype"] == "float32"
     assert (found["tensor_parallel_size"], found["max_model_len"]) == (4, 4096)
+
+
+def test_an_engine_larger_than_a_machine_is_spread_by_ray() -> None:
+    settings = Settings(engine="vllm", tensor_parallel=8, pipeline_parallel=2)
+    assert spans_machines(settings, 8)
+    assert not spans_machines(settings, 16)
 
 
 class Lost(Exception):
@@ -315,6 +345,13 @@ def test_a_reply_that_cannot_be_repeated_is_not_mixed(monkeypatch: pytest.Monkey
     handle.script = other
     with pytest.raises(RuntimeError, match="cannot be drawn again"):
         asyncio.run(drawn(handle, 20))
+
+
+def test_a_reply_that_ends_early_the_second_time_is_not_the_same() -> None:
+    with pytest.raises(RuntimeError, match="cannot be drawn again"):
+        unseen(Drawn(ids=(1, 2), is_last=True), [1, 2, 3], 3)
+    rest, skip = unseen(Drawn(ids=(1, 2, 3), is_last=True), [1, 2, 3], 3)
+    assert (rest.ids, rest.is_last, skip) == ((), True, 0)
 
 
 def test_no_replica_at_all_is_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

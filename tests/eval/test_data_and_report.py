@@ -16,6 +16,7 @@ from codellama.eval import report
 from codellama.eval.charts import svg
 from codellama.eval.data import find
 from codellama.eval.failures import entries
+from codellama.eval.sources.stored import StoredSource
 from codellama.eval.suite import Ask, Figure, Judged, Problem, Reply
 from codellama.eval.suites import Options, suite
 
@@ -32,6 +33,25 @@ def test_rows_of_each_kind(tmp_path: Path, kind: str) -> None:
     found = find(HUMANEVAL, path)
     assert list(found.rows()) == ROWS
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x0c"])
+def test_what_ends_lines_elsewhere_is_part_of_a_text(tmp_path: Path, mark: str) -> None:
+    text = f"a{mark}b"
+    lines, cells = tmp_path / "rows.jsonl", tmp_path / "rows.csv"
+    escaped = mark if ord(mark) > 31 else json.dumps(mark)[1:-1]
+    lines.write_text(f'{{"task_id": "a{escaped}b"}}\n', newline="\n")
+    assert list(find(HUMANEVAL, lines).rows()) == [{"task_id": text}]
+    cells.write_text(f'task_id,x\n"{text}",1\n', newline="\n")
+    assert list(find(HUMANEVAL, cells).rows()) == [{"task_id": text, "x": "1"}]
+    assert StoredSource(stored(tmp_path, text)).n == 1
+
+
+def stored(folder: Path, text: str) -> Path:
+    path = folder / "samples.jsonl"
+    row = json.dumps({"task_id": "a", "completion": text}, ensure_ascii=False)
+    path.write_text(row + "\n", newline="\n")
+    return path
 
 
 def test_a_table_of_parquet(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from command import run
 from codellama.errors import ConfigError, SandboxUnavailable
 from codellama.eval.repo.bench import Choice, Tried, entry
 from codellama.eval.repo.context import STRATEGIES
-from codellama.eval.repo.history import Repository
+from codellama.eval.repo.history import Added, Repository
 from codellama.eval.repo.holes import Hole, cut
 from codellama.eval.repo.report import table
 from codellama.sandbox import Sandbox
@@ -57,6 +57,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def holes(folder: Path, n: int = 50) -> list[Hole]:
     return cut(Repository(folder).added((".py",), 10), n, seed=0)
+
+
+def test_lines_are_counted_as_git_counts_them() -> None:
+    """A form feed stands between the parts of many older files."""
+    text = FIRST.replace("\n\n\n", "\n\n\f\n") + "\n\ndef one():\n    return 1\n"
+    added = Added(commit="c", path="shapes.py", text=text, runs=((0, text.count("\n")),))
+    bodies = {hole.middle for hole in cut([added], 50, seed=0) if hole.kind == "body"}
+    assert bodies == {"    return math.pi * radius**2\n", "    return 1\n"}
 
 
 def test_holes_are_in_what_was_added(folder: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from recorded import label, recorded, recorded_subject
+from started import started
 
 from codellama.bench.process import BODIES, EngineProcess, EngineSpec
 from codellama.bench.shapes import SHAPES, random_model
@@ -14,6 +17,7 @@ from codellama.checkpoint.gguf_metadata import Metadata, header
 from codellama.checkpoint.hub import resolve
 from codellama.checkpoint.quantize import quantize
 from codellama.checkpoint.reader import GenerationDefaults
+from codellama.engine.plan import free_memory
 from codellama.plan import memory
 from codellama.plan.subject import Subject, find
 from codellama.quant.formats import Format, n_bytes
@@ -114,6 +118,24 @@ def test_published_files(member: str, mix: str, gigabytes: float) -> None:
     assert memory.gguf_bytes(find(member), mix) / 1e9 == pytest.approx(gigabytes, rel=0.01)
 
 
+@pytest.mark.parametrize("run", recorded(), ids=label)
+def test_recorded_files_and_processes(run: dict[str, Any]) -> None:
+    """What `benchmarks/plan.py` found on a machine with room for it, against today's plan."""
+    subject = recorded_subject(run)
+    resident = memory.cpu_resident(
+        subject.config,
+        subject.formats,
+        kv_cache=memory.natural_kv(subject.formats),
+        cached_tokens=run["cached_tokens"],
+        step_tokens=run["cached_tokens"],
+        n_threads=run["threads"],
+    )
+    assert resident.total == pytest.approx(run["rss_bytes"], rel=CLOSE)
+    if run["shape"] != "nano":  # whose vocabulary is no Llama 2's; see above
+        planned_bytes = memory.gguf_bytes(subject, run["format"])
+        assert planned_bytes == pytest.approx(run["file_bytes"], rel=CLOSE)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["q4_0", "q8_0", "q4_k_m", "bf16"])
 def test_a_billion_parameters_in_memory(format: str, tmp_path: Path) -> None:
@@ -124,10 +146,31 @@ def test_a_billion_parameters_in_memory(format: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_seven_billion_parameters_in_memory(tmp_path: Path) -> None:
+    if (free_memory() or 0) < 6e9:
+        pytest.skip("takes 5 GB of memory")
     path = random_model("7b", "q4_0", tmp_path)
     assert memory.gguf_bytes(find("7B"), "q4_0") == pytest.approx(path.stat().st_size, rel=CLOSE)
     assert planned(path) == pytest.approx(measured(path), rel=CLOSE)
     path.unlink()
+
+
+@pytest.mark.slow
+def test_a_server_in_memory() -> None:
+    subject = find("nano")
+    with started("codellama-nano=nano", "--threads", "1") as live:
+        body = {"prompt": [5] * 1400, "max_tokens": 100, "ignore_eos": True}
+        live.ask("POST", "/v1/completions", body)
+        status = Path(f"/proc/{live.process.pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
+    resident = memory.cpu_resident(
+        subject.config,
+        subject.formats,
+        kv_cache=memory.natural_kv(subject.formats),
+        cached_tokens=1500,
+        step_tokens=_N,
+        is_server=True,
+    )
+    assert resident.total == pytest.approx(1024 * int(line.split()[1]), rel=CLOSE)
 
 
 def test_every_part_is_counted_once() -> None:

@@ -9,8 +9,10 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from recorded import RESULTS, label, recorded, recorded_subject
 
 from codellama.bench.shapes import SHAPES
 from codellama.cli import serve
@@ -18,14 +20,12 @@ from codellama.cli.main import main
 from codellama.errors import ConfigError, OutOfMemory
 from codellama.model.family import MEMBERS
 from codellama.plan import hardware as hw
-from codellama.plan import layout, training
+from codellama.plan import layout, memory, training
 from codellama.plan.speed import Load, Speed
 from codellama.plan.subject import find, member_of
 
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
-
-def runs() -> list[dict]:  # type: ignore[type-arg]
+def runs() -> list[dict[str, Any]]:
     """Measurements of our engine beside the machine's limits, with the fast kernels."""
     found = []
     for path in sorted(RESULTS.glob("*cpu-peers*2-threads.json")):
@@ -33,20 +33,38 @@ def runs() -> list[dict]:  # type: ignore[type-arg]
     return [run for run in found if run["limits"]["int8_gop_s"] and run["shape"] in SHAPES]
 
 
-@pytest.mark.parametrize("run", runs(), ids=lambda run: f"{run['shape']} {run['format']}")
-def test_decoding_is_within_a_quarter_of_what_was_measured(run: dict) -> None:  # type: ignore[type-arg]
-    limits, cost = run["limits"], run["cost"]
-    machine = dataclasses.replace(
+def machine(limits: dict[str, Any]) -> hw.Hardware:
+    """The limits of the machine that a measurement found."""
+    return dataclasses.replace(
         hw.LAPTOP, bandwidth=limits["read_gb_s"] * 1e9, peak=limits["int8_gop_s"] * 1e9,
         peak_fp32=limits["fp32_gflop_s"] * 1e9,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("run", runs(), ids=label)
+def test_decoding_is_within_a_quarter_of_what_was_measured(run: dict[str, Any]) -> None:
+    cost = run["cost"]
     speed = Speed(
-        config=SHAPES[run["shape"]], hardware=machine, read_bytes=cost["weight_bytes"],
-        kv_bytes=cost["kv_bytes_per_position"], is_quantised=cost["is_quantised"],
+        config=SHAPES[run["shape"]], hardware=machine(run["limits"]),
+        read_bytes=cost["weight_bytes"], kv_bytes=cost["kv_bytes_per_position"],
+        is_quantised=cost["is_quantised"],
     )  # fmt: skip
     one = next(w for w in run["works"] if w["kind"] == "decode" and w["streams"] == 1)
     predicted = speed.decode_tok_s(one["n"] // 2)
     assert predicted == pytest.approx(one["engines"]["codellama"]["tok_s"], rel=0.25)
+
+
+@pytest.mark.parametrize("run", recorded(), ids=label)
+def test_decoding_in_every_format_is_within_a_quarter(run: dict[str, Any]) -> None:
+    subject = recorded_subject(run)
+    speed = Speed(
+        config=subject.config, hardware=machine(run["limits"]),
+        read_bytes=memory.read_bytes(subject.config, subject.formats),
+        kv_bytes=memory.kv_bytes(subject.config, memory.natural_kv(subject.formats)),
+        is_quantised=any(kind.is_quantised for kind in subject.formats.values()),
+    )  # fmt: skip
+    predicted = speed.decode_tok_s(run["decode"]["n"] // 2)
+    assert predicted == pytest.approx(run["decode"]["tok_s"], rel=0.25)
 
 
 def test_the_paper_comes_out_of_its_tokens() -> None:
@@ -95,17 +113,33 @@ def test_what_does_not_fit_says_what_would() -> None:
     layout.on_gpus(find("70B").config, hw.gpus("l4", 8), 16384)
 
 
-@pytest.mark.parametrize("arguments", ["7B", "34B --gpu h100 --count 8", "70B --gpu l4 --count 32"])
+@pytest.mark.parametrize(
+    "arguments",
+    ["7B", "34B --gpu h100 --count 8", "70B --gpu l4 --count 32", "nano", "nano --gpu l4"],
+)
 def test_the_command_is_one_that_serve_takes(
     arguments: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["plan", *arguments.split(), "--context", "4k", "--json"]) == 0
+    assert main(["plan", *arguments.split(), "--context", "2k", "--json"]) == 0
     command = json.loads(capsys.readouterr().out)["command"].split("&&")[-1].split()
     assert command[:2] == ["codellama", "serve"]
     parser = argparse.ArgumentParser()
     serve.add_arguments(parser)
     parsed = parser.parse_args(command[2:])
-    assert parsed.max_seq_len == 4096
+    assert parsed.max_seq_len == 2048
+
+
+def test_what_vllm_does_not_read_is_converted_first(
+    gguf_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path, before in (
+        (str(gguf_file), [f"codellama convert {gguf_file} model-bf16 --dtype bf16"]),
+        ("nano", []),
+    ):
+        assert main(["plan", path, "--gpu", "l4", "--context", "16", "--json"]) == 0
+        *found, serving = json.loads(capsys.readouterr().out)["command"].split(" && ")
+        assert found == before
+        assert serving.split()[2] == ("model-bf16" if before else path)
 
 
 def test_users_keep_their_latency_and_their_memory() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from humaneval_samples import DATA, ODD, check_of, problems, samples
 
+from codellama.bench.machine import OtherPrograms
 from codellama.sandbox import Limits, Sandbox, SandboxUnavailable
 
 Check = tuple[str, str, str | None]
@@ -93,28 +95,52 @@ def test_all_wrong_ones_fail(patient: Sandbox) -> None:
 
 
 @pytest.mark.slow
-def test_verdicts_are_the_same_when_the_machine_is_busy(patient: Sandbox) -> None:
-    """Four times as many runs at a time as there are processors."""
+def test_verdicts_are_the_same_when_the_machine_is_busy() -> None:
+    """Over five runs; with four times as many at a time as there are processors; and beside four
+    programs that do nothing but take processor time."""
     known = problems()
-    checks = [check_of(known[at], text) for at, text in samples(164, n_endless=0, seed=5)]
-    limits = replace(PATIENT, cpu_s=2)
-    found = []
-    for n_workers in (2, 2, 2, 2, 8):
-        with Sandbox.open(limits=limits, n_workers=n_workers) as box:
-            found.append([verdict.passed for verdict in box.check_many(checks)])
-    assert all(verdicts == found[0] for verdicts in found)
+    checks = [check_of(known[at], text) for at, text in samples(164, n_endless=2, seed=5)]
+    found = [verdicts(checks, n_workers) for n_workers in (2, 2, 2, 2, 2, 8)]
+    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
+    try:
+        found.append(verdicts(checks, 2))
+    finally:
+        for one in spinning:
+            one.kill()
+            one.wait()
+    assert {passed for passed, _ in found[0]} == {True, False}
+    assert all(one == found[0] for one in found)
+
+
+def verdicts(checks: list[Check], n_workers: int) -> list[tuple[bool, str]]:
+    """Limits go by processor time, with much time on the clock."""
+    try:
+        box = Sandbox.open(limits=replace(PATIENT, cpu_s=2), n_workers=n_workers)
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    with box:
+        return [(verdict.passed, verdict.status) for verdict in box.check_many(checks)]
 
 
 @pytest.mark.slow
 def test_ten_samples_of_each_in_three_minutes() -> None:
-    """On two processors that have nothing else to do."""
-    if os.getloadavg()[0] > 1:
-        pytest.skip("the machine is busy with other things, which a time would measure too")
+    """On two processors; where others are at work too, being late says nothing."""
     known = problems()
     checks = [check_of(known[at], text) for at, text in samples(1640, n_endless=4)]
+    before = busy()
     started = time.monotonic()
     with Sandbox.open(limits=Limits(cpu_s=3, wall_s=12), n_workers=2) as box:
         n_passed = sum(verdict.passed for verdict in box.check_many(checks))
     seconds = time.monotonic() - started
     assert 400 < n_passed < 1200
+    if seconds > 180 and max(before, busy()) > 0.1:
+        pytest.skip(f"it took {seconds:.0f} s on a machine that is busy with other things")
     assert seconds < 180
+
+
+def busy() -> float:
+    """The share of the processors that is in use while this process sleeps for a second."""
+    others = OtherPrograms()
+    others.start(())
+    time.sleep(1)
+    return others.share() or 0.0

@@ -121,6 +121,20 @@ def test_arguments(machine: str) -> None:
     assert verdict(program, architecture, fcntl, 0, 8) == ERRNO | errno.EPERM
 
 
+def test_pairs_of_local_sockets_for_programs_of_the_system(machine: str) -> None:
+    pair, architecture = {"x86_64": 53, "aarch64": 199}[machine], ARCHITECTURES[machine]
+    local, internet = 1, 2
+    assert verdict(made(many=True), architecture, pair, local) == ERRNO | errno.EPERM
+    with_programs = seccomp.program(
+        pid=PID, many_processes=True, has_scratch=True, has_programs=True
+    )
+    assert verdict(with_programs, architecture, pair, local) == ALLOW
+    assert verdict(with_programs, architecture, pair, internet) == ERRNO | errno.EPERM
+    sockets = {"x86_64": (41, 42, 44, 46, 47), "aarch64": (198, 203, 206, 211, 212)}[machine]
+    for call in sockets:  # socket, connect, sendto, sendmsg, recvmsg
+        assert verdict(with_programs, architecture, call) == ERRNO | errno.EPERM
+
+
 def test_without_a_place_to_write_modes_stay(machine: str) -> None:
     fchmod, architecture = {"x86_64": 91, "aarch64": 52}[machine], ARCHITECTURES[machine]
     assert verdict(made(), architecture, fchmod) == ALLOW

@@ -61,8 +61,8 @@ def test_a_key_is_asked_for_behind_the_first_row_length(corpus_folder: Path) -> 
     for name in SHARES:
         for row, text in effects._keys[name]:
             said = decode(row.tokens[1:].tolist())
-            defined = dict(re.findall(r"def (\w+)\(\): return (\d\d)", said))
-            asked = dict(re.findall(r"assert (\w+)\(\) == (\d\d)", decode(text.ids)))
+            defined = dict(re.findall(r"def ([a-z]+)(\d\d)\(\): pass", said))
+            asked = dict(re.findall(r"assert ([a-z]+)(\d\d)\(\)", decode(text.ids)))
             assert asked == defined
             assert len(asked) == len(text.answers) == 4
             answers = [decode(text.ids[at : at + 2]) for at in text.answers]
@@ -73,15 +73,26 @@ def test_a_key_is_asked_for_behind_the_first_row_length(corpus_folder: Path) -> 
                 assert min(text.answers) > 256
 
 
-def test_key_documents_fill_a_row_and_teach_the_answers(corpus_folder: Path) -> None:
+def test_key_documents_are_true_and_of_every_length(corpus_folder: Path) -> None:
     corpus = CorpusFolder(corpus_folder)
     source = KeySource(corpus.documents("train", "function"), corpus.tokenizer, 256)
-    for number in range(20):
+    decode = corpus.tokenizer.decode_bare
+    sizes, n_repeated = [], 0
+    for number in range(60):
         sample = source.sample(number, str(number))
-        assert 100 < len(sample.ids) <= 257
         assert source.sample(number, str(number)) == sample
-        learned = corpus.tokenizer.decode_bare(sample.ids[sample.n_given :])
-        assert re.fullmatch(r"\d\d\n(assert \w+\(\) == \d\d\n)+", learned)
+        sizes.append(len(sample.ids))
+        text = decode(sample.ids)
+        defined = dict(re.findall(r"def ([a-z]+)(\d\d)\(\): pass\n", text))
+        asserted = re.findall(r"assert ([a-z]+)(\d\d)\(\)\n", text)
+        assert all(defined[name] == digits for name, digits in asserted)
+        if sample.n_given == 1:
+            n_repeated += len(asserted) > len(dict(asserted))
+        else:
+            learned = decode(sample.ids[sample.n_given :])
+            assert re.fullmatch(r"\d\d\(\)\n(assert [a-z]+\d\d\(\)\n)*", learned)
+    assert min(sizes) < 80 < 200 < max(sizes) <= 257
+    assert n_repeated > 10
 
 
 def test_a_run_draws_its_stages(

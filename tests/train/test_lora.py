@@ -10,11 +10,11 @@ import torch
 from codellama import checkpoint
 from codellama.cli.main import main
 from codellama.errors import ConfigError
-from codellama.model.transformer import AttentionMetadata, Transformer, init_weights
+from codellama.model.transformer import AttentionMetadata, Transformer, initial_weights
 from codellama.train.batch import model_config
 from codellama.train.export import export
 from codellama.train.loop import Trainer
-from codellama.train.lora import adapt, levels, merged, pack, pack_base, unpack
+from codellama.train.lora import Adapted, adapt, levels, merged, pack, unpack
 from codellama.train.progress import StepReport
 from codellama.train.recipe import Lora, Recipe
 from codellama.train.run import CorpusFolder
@@ -30,7 +30,9 @@ SHORT = (
 def _model() -> Transformer:
     recipe = Recipe.read(MICRO)
     model = Transformer(model_config(recipe, recipe.stages[0]))
-    init_weights(model, torch.Generator().manual_seed(3))
+    model.load_state_dict(
+        dict(initial_weights(model, torch.Generator().manual_seed(3))), strict=False
+    )
     return model
 
 
@@ -58,10 +60,12 @@ def test_merged_is_adapted(base: str) -> None:
     assert len(trained) == 2 * 7 * 2
     assert all(name.endswith((".up", ".down")) for name in trained)
     if base == "nf4":
-        pack_base(model)
+        for module in model.modules():
+            if isinstance(module, Adapted):
+                module.take(module.weight)
         assert 0 < float((_hidden(model) - before).abs().max()) < 0.5
     _disturb(model)
-    plain.load_state_dict(merged(model), strict=False)
+    plain.load_state_dict(dict(merged(model)), strict=False)
     torch.testing.assert_close(_hidden(plain), _hidden(model), rtol=1e-4, atol=1e-5)
 
 
@@ -94,11 +98,14 @@ def test_a_run_trains_adapters_and_resumes(corpus_folder: Path, tmp_path: Path, 
 
     def trainer(out: str, to: list[StepReport]) -> Trainer:
         made = Trainer(recipe, tmp_path / out, corpus.sources, report=to.append)
+        assert all(p.is_meta for p in made.model.parameters() if not p.requires_grad)
         made.start_from(checkpoint.open(tmp_path / "model"))
         return made
 
     whole: list[StepReport] = []
     through = trainer("whole", whole)
+    kinds = {m.weight.dtype for m in through.model.modules() if isinstance(m, Adapted)}
+    assert kinds == {torch.uint8 if base == "nf4" else torch.float32}
     start = {n: w.clone() for n, w in through.weights().items()}
     assert through.run()
     losses = [s.loss for s in whole if s.stage == "code"]

@@ -36,13 +36,35 @@ def _command(corpus: Path, out: Path, n_processes: int, *more: str) -> list[str]
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore",
+                                "PYTHONPATH": paths}  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
 
 
 def _losses(out: Path) -> list[tuple[float, float]]:
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     return [(line["loss"], line["grad_norm"]) for line in lines if line["event"] == "step"]
+
+
+@pytest.mark.parametrize("tensor_parallel", [1, 2])
+def test_shared_weights_begin_as_those_of_one_process(
+    corpus_folder: Path, tmp_path: Path, tensor_parallel: int
+) -> None:
+    """Each process makes its part alone, and together they are, bit for bit, what one makes."""
+    script = Path(__file__).with_name("initial.py")
+    done = _run([sys.executable, "-m", "torch.distributed.run", "--standalone",
+                 "--nproc-per-node=2", str(script), str(corpus_folder), str(tmp_path),
+                 str(tensor_parallel)])  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    alone = Trainer(Recipe.read(MICRO), tmp_path, CorpusFolder(corpus_folder).sources).weights()
+    found = load_file(tmp_path / "weights.safetensors")
+    assert found.keys() == alone.keys()
+    for name, weight in alone.items():
+        assert torch.equal(found[name], weight), name
+    n = sum(weight.numel() for weight in alone.values())
+    kept = [int((tmp_path / str(rank)).read_text()) for rank in range(2)]
+    assert n <= sum(kept) <= 1.01 * n + (tensor_parallel - 1) * n / 2  # embedding twice under both
 
 
 # Muon orthogonalises in bfloat16, which makes more of a last bit than float32 does.

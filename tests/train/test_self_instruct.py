@@ -43,7 +43,7 @@ class _Model:
         self.dies_at = dies_at
 
     def replies(
-        self, question: str, *, n: int, temperature: float, max_tokens: int, seed: int
+        self, question: str, *, n: int, temperature: float, max_tokens: int | None, seed: int
     ) -> list[str]:
         self.asked.append(question)
         if len(self.asked) == self.dies_at:

@@ -51,12 +51,21 @@ _MIXES = {
     "f16": ("F16", "F16", "F16"),
     "bf16": ("BF16", "BF16", "BF16"),
     "q8_0": ("Q8_0", "Q8_0", "Q8_0"),
+    "q6_k": ("Q6_K", "Q6_K", "Q6_K"),
+    "q5_k_m": ("Q5_K", "Q6_K", "Q6_K"),
+    "q5_1": ("Q5_1", "Q6_K", "Q5_1"),
+    "q5_0": ("Q5_0", "Q6_K", "Q5_0"),
+    "q4_k_m": ("Q4_K", "Q6_K", "Q6_K"),
+    "q4_1": ("Q4_1", "Q6_K", "Q4_1"),
     "q4_0": ("Q4_0", "Q6_K", "Q4_0"),
     "q4_0-pure": ("Q4_0", "Q4_0", "Q4_0"),
-    "q4_k_m": ("Q4_K", "Q6_K", "Q6_K"),
 }
 FORMATS = tuple(_MIXES)
-_FALLBACK = {"Q4_K": "Q5_0", "Q6_K": "Q8_0"}  # where a row is no whole number of 256
+_FALLBACK = {
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+}  # where a row is no whole number of 256
 
 
 def random_model(
@@ -184,6 +193,18 @@ def _q4_0(random: np.random.Generator, n: int, deviation: float) -> Bytes:
     return np.concatenate([_scales(random, n, deviation / 4.61), _bits(random, n, 16)], axis=1)
 
 
+def _with_offset(n_bits: int) -> Any:
+    """Scale times a whole number from 0, plus an offset that brings the middle of them to zero."""
+
+    def make(random: np.random.Generator, n: int, deviation: float) -> Bytes:
+        n_values = 1 << n_bits
+        d = deviation / ((n_values**2 - 1) / 12) ** 0.5 * random.uniform(0.8, 1.2, n)
+        codes = _bits(random, n, 4 * n_bits)
+        return np.concatenate([_halves(d), _halves(-d * (n_values - 1) / 2), codes], axis=1)
+
+    return make
+
+
 def _q5_0(random: np.random.Generator, n: int, deviation: float) -> Bytes:
     return np.concatenate([_scales(random, n, deviation / 9.23), _bits(random, n, 20)], axis=1)
 
@@ -193,6 +214,12 @@ def _q4_k(random: np.random.Generator, n: int, deviation: float) -> Bytes:
     # numbers are around zero. Scale times four bits less offset deviates by 257.
     d = deviation / 257 * random.uniform(0.8, 1.2, n)
     return np.concatenate([_halves(d), _halves(7.5 * d), _bits(random, n, 140)], axis=1)
+
+
+def _q5_k(random: np.random.Generator, n: int, deviation: float) -> Bytes:
+    # As Q4_K: an offset weighs 15.5 times a scale; scale times five bits less it deviates by 526.
+    d = deviation / 526 * random.uniform(0.8, 1.2, n)
+    return np.concatenate([_halves(d), _halves(15.5 * d), _bits(random, n, 172)], axis=1)
 
 
 def _q6_k(random: np.random.Generator, n: int, deviation: float) -> Bytes:
@@ -207,11 +234,15 @@ _BLOCKS: dict[str, Any] = {
     "BF16": _floats("BF16"),
     "Q8_0": _q8_0,
     "Q4_0": _q4_0,
+    "Q4_1": _with_offset(4),
     "Q5_0": _q5_0,
+    "Q5_1": _with_offset(5),
     "Q4_K": _q4_k,
+    "Q5_K": _q5_k,
     "Q6_K": _q6_k,
 }
 _SIZES = {
     "F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (32, 34), "Q4_0": (32, 18),
-    "Q5_0": (32, 22), "Q4_K": (256, 144), "Q6_K": (256, 210),
+    "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q4_K": (256, 144), "Q5_K": (256, 176),
+    "Q6_K": (256, 210),
 }  # fmt: skip

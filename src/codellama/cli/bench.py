@@ -14,7 +14,8 @@ from codellama.cli.terminal import Console
 from codellama.cli.usage import UsageError
 
 _SHAPES = ("s", "1.1b", "7b")
-_FORMATS = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_0-pure", "q4_k_m")
+_FORMATS = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_1", "q5_0", "q4_k_m", "q4_1",
+            "q4_0", "q4_0-pure")  # fmt: skip
 _PEERS = ("llama-cpp",)
 _MOST = 1 << 20
 

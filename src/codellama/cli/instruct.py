@@ -103,7 +103,7 @@ class _Local:
         self._llm = llm
 
     def replies(
-        self, question: str, *, n: int, temperature: float, max_tokens: int, seed: int
+        self, question: str, *, n: int, temperature: float, max_tokens: int | None, seed: int
     ) -> list[str]:
         from codellama.engine.params import SamplingParams
 

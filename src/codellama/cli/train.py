@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
     if args.cluster:
         from codellama.cluster.train import on_cluster
 
-        code = on_cluster(work, args, args.workers)
+        code = on_cluster(work, args, recipe, args.workers)
         if code == 0:
             print(out / "model")
         return code

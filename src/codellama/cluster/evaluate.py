@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from codellama.cluster.replicas import connect
+from codellama.cluster.connection import connect, everywhere, require
 from codellama.errors import ConfigError, EngineFailed
 from codellama.eval.sources import Request
 from codellama.eval.suite import Reply
@@ -48,7 +48,7 @@ class ClusterSource:
         options: keywords of `LLM.load`; `max_num_seqs` replies are drawn at a time by each engine.
 
     Raises:
-        ConfigError: `n_workers` is not positive.
+        ConfigError: `n_workers` is not positive, or the cluster has no room for so many.
         EngineFailed: an engine does not start.
         MissingExtra: Ray is not installed.
     """
@@ -58,10 +58,10 @@ class ClusterSource:
             raise ConfigError(f"{n_workers} engines on the cluster; expected 1 or more")
         self._ray = connect()
         self._portion = options["max_num_seqs"]
-        drawer = self._ray.remote(
-            num_cpus=options.get("n_threads") or 1, max_restarts=-1, max_task_retries=-1
-        )(Drawer)
-        self._engines = [drawer.remote(model, options) for _ in range(n_workers)]
+        cpus = options.get("n_threads") or 1
+        require(self._ray, "--cluster", n_workers, cpus=cpus)
+        drawer = self._ray.remote(num_cpus=cpus, max_restarts=-1, max_task_retries=-1)(Drawer)
+        self._engines = [drawer.remote(everywhere(model), options) for _ in range(n_workers)]
         try:
             self._facts, self.notes = self._ray.get(self._engines[0].about.remote())
         except Exception as error:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from codellama.cluster.replicas import ray
+from codellama.cluster.connection import ray
 from codellama.errors import ConfigError, EngineFailed
 
 PORT = 6379

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from codellama.cluster.batch import Answers, Progress, at_a_time
+from codellama.cluster.connection import connect, has_gpus, require
+from codellama.cluster.engines import for_others, needed
 from codellama.cluster.lines import Line, Routes
-from codellama.cluster.replicas import connect
 from codellama.cluster.steps import LoopThread
 from codellama.errors import EngineFailed
 from codellama.server.settings import Settings
@@ -63,10 +64,13 @@ def run(
     """Answers what has no answer yet, by `n_workers` engines.
 
     Raises:
-        EngineFailed: the cluster gave up; run again to go on.
+        ConfigError: the cluster has no room for so many.
+        EngineFailed: it gave up; run again to go on.
         MissingExtra: Ray is not installed.
     """
-    connect()
+    cluster = connect()
+    cpus, gpus = needed(settings, gpus_are_lent=has_gpus(cluster))
+    require(cluster, "--workers", n_workers, cpus=cpus, gpus=gpus)
     data = import_module("ray.data")
     data.DataContext.get_current().enable_progress_bars = False
     pending = answers.pending(source)
@@ -75,7 +79,9 @@ def run(
         if not window:
             return
         try:
-            for answer in _answered(data, window, settings, version, n_workers):
+            for answer in _answered(
+                data, window, n_workers, (for_others(settings), version), (cpus, gpus)
+            ):
                 answers.take(answer)
                 progress(len(answers.done), n_lines)
         except Exception as error:
@@ -86,19 +92,24 @@ def run(
 
 
 def _answered(
-    data: Any, lines: list[Line], settings: Settings, version: str, n_workers: int
+    data: Any,
+    lines: list[Line],
+    n_workers: int,
+    arguments: tuple[Settings, str],
+    devices: tuple[int, int],
 ) -> Iterator[bytes]:
+    """Answers to the lines. A worker is made with `arguments` and gets so many cores and GPUs."""
     n_parts = max(1, min(len(lines), _PARTS * n_workers))
     size = -(-len(lines) // n_parts)
     items = [{"number": line.number, "data": line.data} for line in lines]
-    gpus = settings.tensor_parallel if settings.engine == "vllm" else 0
+    cpus, gpus = devices
     found = data.from_items(items, override_num_blocks=n_parts).map_batches(
         Worker,
-        fn_constructor_args=(settings, version),
+        fn_constructor_args=arguments,
         batch_size=size,
         compute=data.ActorPoolStrategy(size=n_workers),
-        num_cpus=settings.threads or 1,
-        **({"num_gpus": gpus} if gpus and connect().cluster_resources().get("GPU") else {}),
+        num_cpus=cpus,
+        num_gpus=gpus,
     )
     for row in found.iter_rows():
         yield row["answer"]

@@ -18,6 +18,8 @@ from typing import Any
 
 from codellama import checkpoint
 from codellama.checkpoint.hub import resolve
+from codellama.cluster.connection import connect, has_gpus, ray, require
+from codellama.cluster.engines import for_others, needed
 from codellama.cluster.ranking import beginning
 from codellama.cluster.steps import AsyncSteps, Drawn, EngineGone, LoopThread
 from codellama.engine.completion import TokenLogprob
@@ -26,7 +28,7 @@ from codellama.engine.params import SamplingParams
 from codellama.engine.plan import EnginePlan
 from codellama.engine.prompts import Prompt
 from codellama.engine.scoring import Score
-from codellama.errors import ConfigError, EngineFailed, MissingExtra
+from codellama.errors import ConfigError, EngineFailed
 from codellama.server import run
 from codellama.server.refusals import Refusal
 from codellama.server.served import Served
@@ -36,43 +38,6 @@ APP = "codellama"
 _RETRIES = 5
 _PAUSE_S = 0.2
 _MARGIN = 2  # requests that may wait in a replica, beside those it computes
-
-
-def ray() -> Any:
-    """The module `ray`, with Ray Serve in it.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
-    try:
-        import_module("ray.serve")
-        return import_module("ray")
-    except ModuleNotFoundError as error:
-        raise MissingExtra("a cluster", "ray") from error
-
-
-def connect() -> Any:
-    """Joins the cluster of this machine, or starts Ray here alone where there is none.
-
-    Raises:
-        EngineFailed: Ray does not start, or what `RAY_ADDRESS` names does not answer.
-        MissingExtra: it is not installed.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers of each use
-    found = ray()
-    if not found.is_initialized():
-        try:
-            try:
-                found.init(address="auto", log_to_driver=False, logging_level="error")
-            except ConnectionError:
-                found.init(log_to_driver=False, logging_level="error", include_dashboard=False)
-        except Exception as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise EngineFailed(
-                f"Ray does not start: {lines[0][:300]}",
-                hint="look at it with: codellama cluster status",
-            ) from error
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +59,7 @@ class Replica:
         self._stack = ExitStack()
         (self._served,) = self._stack.enter_context(loaded(settings))
         self._is_started = False
+        self._stall_exit_s = settings.stall_exit_s
 
     def _service(self) -> Any:
         if not self._is_started:
@@ -120,6 +86,7 @@ class Replica:
                 break
             except Refusal as refusal:
                 if refusal.status != 429:
+                    self.check_health()
                     raise RuntimeError(str(refusal)) from refusal
                 await asyncio.sleep(_PAUSE_S)
         try:
@@ -141,6 +108,7 @@ class Replica:
                     cached=0 if last is None else last.cached_tokens,
                 )
             if generation.failure is not None:
+                self.check_health()
                 raise RuntimeError(generation.failure)
         finally:
             generation.cancel()
@@ -152,9 +120,11 @@ class Replica:
         return found
 
     def check_health(self) -> None:
-        """Raises where the engine has stopped: Ray Serve then starts another replica."""
-        if self._served.service.failure is not None:
-            raise RuntimeError(self._served.service.failure)
+        """Ends the process where the engine has stopped, or is stuck in a step: its replies are
+        then drawn elsewhere, as those of a lost machine, and Ray Serve starts another."""
+        service = self._served.service
+        if service.failure is not None or service.stalled_s > self._stall_exit_s:
+            os._exit(run.EXIT_STALLED)
 
 
 class ReplicaSource:
@@ -229,7 +199,8 @@ def unseen(drawn: Drawn, given: Sequence[int], skip: int) -> tuple[Drawn, int]:
     """
     n = min(skip, len(drawn.ids))
     at = len(given) - skip if skip else 0
-    if tuple(given[at : at + n]) != drawn.ids[:n]:
+    is_short = drawn.is_last and skip > n
+    if is_short or tuple(given[at : at + n]) != drawn.ids[:n]:
         raise RuntimeError("a replica was lost, and the reply cannot be drawn again as it was")
     tops = None if drawn.logprobs is None else drawn.logprobs[n:]
     return replace(drawn, ids=drawn.ids[n:], logprobs=tops), skip - n
@@ -243,12 +214,10 @@ class Replicas:
         serve = import_module("ray.serve")
         exceptions = import_module("ray.exceptions")
         reader = checkpoint.open(resolve(path))
-        one = replace(settings, replicas=1)
+        deployment = self._deployment(serve, settings).bind(for_others(settings))
         serve.start(proxy_location="Disabled", http_options={"location": "NoServer"})
         try:
-            self._handle = serve.run(
-                self._deployment(serve, settings).bind(one), name=APP, route_prefix=None
-            )
+            self._handle = serve.run(deployment, name=APP, route_prefix=None)
         except Exception as error:
             raise EngineFailed(
                 f"the replicas do not start: {(str(error).splitlines() or ['?'])[0][:300]}",
@@ -295,22 +264,22 @@ class Replicas:
 
     def _deployment(self, serve: Any, settings: Settings) -> Any:
         config = import_module("ray.serve.config")
-        gpus = settings.tensor_parallel * settings.pipeline_parallel
-        options: dict[str, Any] = {"num_cpus": settings.threads or 1}
-        if settings.engine == "vllm" and connect().cluster_resources().get("GPU"):
-            options = {"num_cpus": 1, "num_gpus": gpus}
+        cluster = connect()
+        cpus, gpus = needed(settings, gpus_are_lent=has_gpus(cluster))
+        least = settings.min_replicas or settings.replicas
+        require(cluster, "replicas", least, cpus=cpus, gpus=gpus)
         return serve.deployment(
             name="replica",
             max_ongoing_requests=settings.max_num_seqs + _MARGIN,
             autoscaling_config=config.AutoscalingConfig(
-                min_replicas=settings.min_replicas or settings.replicas,
+                min_replicas=least,
                 max_replicas=settings.replicas,
                 target_ongoing_requests=max(1, settings.max_num_seqs // 2),
             ),
             request_router_config=config.RequestRouterConfig(
                 request_router_class="codellama.cluster.routing:PrefixRouter"
             ),
-            ray_actor_options=options,
+            ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
             health_check_period_s=5,
         )(Replica)
 

@@ -206,9 +206,13 @@ class AsyncSteps:
         return request_id
 
     async def _forward(self, request_id: int, drawing: AsyncIterator[Drawn]) -> None:
+        is_whole = False
         try:
             async for drawn in drawing:
+                is_whole = is_whole or drawn.is_last
                 self._came.put((request_id, drawn))
+            if not is_whole:
+                raise RuntimeError("the engine ended a reply without saying so")
         except EngineGone as error:
             self._came.put((request_id, _Failed(str(error), is_fatal=True)))
         except Exception as error:

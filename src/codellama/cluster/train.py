@@ -10,18 +10,22 @@ from argparse import Namespace
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from codellama.cluster.replicas import connect
+from codellama.cluster.connection import connect, everywhere, require
 from codellama.errors import ConfigError, EngineFailed
+
+if TYPE_CHECKING:
+    from codellama.train.recipe import Recipe
 
 _RESTARTS = 3
 
 Work = Callable[[Namespace], int]
 
 
-def on_cluster(work: Work, args: Namespace, n_workers: int) -> int:
-    """Runs `work(args)` in `n_workers` processes that are one process group.
+def on_cluster(work: Work, args: Namespace, recipe: Recipe, n_workers: int) -> int:
+    """Runs `work(args)` in `n_workers` processes that are one process group, with a GPU each where
+    the recipe's device is one.
 
     Paths in `args` are made whole first, since workers start in folders of their own.
 
@@ -29,22 +33,31 @@ def on_cluster(work: Work, args: Namespace, n_workers: int) -> int:
         The exit code of the first process.
 
     Raises:
-        ConfigError: `n_workers` is not positive.
+        ConfigError: `n_workers` is not positive, or the cluster has no such devices for so many.
         EngineFailed: the processes failed again and again.
         MissingExtra: Ray is not installed.
     """
+    from codellama.train.parallel import backend
+
     if n_workers < 1:
         raise ConfigError(f"--workers is {n_workers}; expected 1 or more")
-    connect()
+    cpus, gpus = recipe.n_threads or 1, int(recipe.device == "cuda")
+    require(connect(), "--workers", n_workers, cpus=cpus, gpus=gpus)
     train, torch = import_module("ray.train"), import_module("ray.train.torch")
     whole = Namespace(**{name: _whole(value) for name, value in vars(args).items()})
+    whole.corpus = _whole(args.corpus or recipe.corpus)
+    whole.start = None if args.start is None else everywhere(args.start)
     trainer = torch.TorchTrainer(
         _worker,
         train_loop_config={"work": work, "args": whole},
         scaling_config=train.ScalingConfig(
-            num_workers=n_workers, use_gpu=False, resources_per_worker={"CPU": 1}
+            num_workers=n_workers,
+            use_gpu=bool(gpus),
+            resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
         ),
-        torch_config=torch.TorchConfig(backend="gloo"),
+        torch_config=torch.TorchConfig(
+            backend=backend(recipe.device), timeout_s=round(recipe.patience_s)
+        ),
         run_config=train.RunConfig(
             name="ray-train",
             storage_path=str(whole.out),
@@ -65,7 +78,7 @@ def _worker(config: dict[str, Any]) -> None:
 
     args = config["args"]
     if not args.resume and holds_run(args.out):
-        args = Namespace(**{**vars(args), "resume": True, "start": None})
+        args = Namespace(**{**vars(args), "resume": True})
     code = config["work"](args)
     import_module("ray.train").report({"code": code})
 

@@ -7,7 +7,9 @@ templates are never loaded: prompts, text, stop strings and formats of answers s
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack, aclosing
 from pathlib import Path
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from codellama import checkpoint
 from codellama.checkpoint.hub import resolve
 from codellama.checkpoint.reader import Reader
+from codellama.cluster.connection import connect
 from codellama.cluster.steps import AsyncSteps, Drawn, EngineGone, LoopThread
 from codellama.engine.completion import TokenLogprob
 from codellama.engine.loading import Model
@@ -28,6 +31,7 @@ from codellama.engine.prompts import Prompt
 from codellama.engine.scoring import Score
 from codellama.errors import CheckpointError, ConfigError, MissingExtra
 from codellama.model.config import ModelConfig
+from codellama.quant.formats import Format
 from codellama.runners import Batch
 from codellama.server import run
 from codellama.server.served import never_drawn
@@ -230,9 +234,12 @@ class Vllm:
             from vllm.v1.engine.async_llm import AsyncLLM
         except ModuleNotFoundError as error:
             raise MissingExtra("the engine vllm", "vllm") from error
-        keywords = arguments(reader.path, settings, self.max_seq_len)
+        keywords = arguments(reader.path, settings, self.max_seq_len, stored_type(reader))
         if current_platform.is_cpu():
             keywords |= {"kv_cache_memory_bytes": _CPU_CACHE_BYTES, "enforce_eager": True}
+        elif spans_machines(settings, current_platform.device_count()):
+            connect()  # where vLLM starts the processes that hold the other parts
+            keywords["distributed_executor_backend"] = "ray"
         try:
             llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**keywords))
         except (ValueError, RuntimeError) as error:
@@ -253,10 +260,28 @@ class Vllm:
         self._thread.close()
 
 
-def arguments(path: Path, settings: Settings, max_seq_len: int) -> dict[str, Any]:
+def spans_machines(settings: Settings, n_gpus: int) -> bool:
+    """Whether an engine needs more GPUs than the `n_gpus` of this machine."""
+    return settings.tensor_parallel * settings.pipeline_parallel > n_gpus
+
+
+_TYPES = {Format.F32: "float32", Format.F16: "float16", Format.BF16: "bfloat16"}
+
+
+def stored_type(reader: Reader) -> str:
+    """What most of a folder's weights are stored as, by vLLM's name."""
+    counts: Counter[str] = Counter()
+    for info in reader.infos.values():
+        counts[_TYPES[info.format]] += math.prod(info.shape)
+    ((name, _),) = counts.most_common(1)
+    return name
+
+
+def arguments(path: Path, settings: Settings, max_seq_len: int, dtype: str) -> dict[str, Any]:
     """The keywords of vLLM's `AsyncEngineArgs`."""
     return {
         "model": str(path),
+        "dtype": dtype,  # vLLM's own choice makes 16 bits of 32
         "skip_tokenizer_init": True,
         "generation_config": "vllm",  # not the folder's: temperatures and ends are ours
         "max_model_len": max_seq_len,

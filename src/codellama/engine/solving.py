@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from codellama.engine.params import SamplingParams
+from codellama.engine.params import MAX_STOPS, SamplingParams
 from codellama.engine.sampler import seed_of
 from codellama.errors import RequestError
 from codellama.sandbox import Sandbox
@@ -51,7 +51,7 @@ def solve(
         SandboxUnavailable: programs cannot be isolated here.
     """
     form = form_of(task, prefix, suffix)
-    base = SamplingParams(max_tokens=512) if params is None else params
+    base = stopping(form, SamplingParams(max_tokens=512) if params is None else params)
     seed = int.from_bytes(os.urandom(8), "little") if base.seed is None else base.seed
 
     near = _near(llm, form, base) if isinstance(form, Hole) else ("", "")
@@ -103,6 +103,11 @@ def form_of(task: str | None, prefix: str | None, suffix: str | None) -> Form:
     if prefix is None:
         return Answer()
     return Continuation(prefix) if suffix is None else Hole(prefix, suffix)
+
+
+def stopping(form: Form, params: SamplingParams) -> SamplingParams:
+    """`params` with the form's stops too: what comes after them would be drawn for nothing."""
+    return dataclasses.replace(params, stop=(*params.stops, *form.stops)[:MAX_STOPS])
 
 
 def by_assertions(box: Sandbox, tests: str, entry_point: str | None) -> Judge:

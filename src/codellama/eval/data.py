@@ -10,6 +10,7 @@ import json
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def _rows(path: Path) -> Iterator[Row]:
         return
     text = _text(path)
     if plain.endswith(".csv"):
-        yield from csv.DictReader(text.splitlines(keepends=True))
+        yield from csv.DictReader(StringIO(text, newline=""))
     elif plain.endswith((".jsonl", ".json")):
         yield from _json(path, text, lines=plain.endswith(".jsonl"))
     elif Path(plain).suffix in _SOURCE_SUFFIXES:
@@ -155,7 +156,7 @@ def _json(path: Path, text: str, *, lines: bool) -> Iterator[Row]:
             raise ConfigError(f"{path} is not a list of objects")
         yield from found
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # not at other ends of lines in texts
         if not line.strip():
             continue
         try:

@@ -26,19 +26,41 @@ _SYSTEM = (
 class Toolchain:
     """The file a program goes into, and the commands that build and run it, one after another.
 
-    `least` is a program that does nothing and ends well.
+    `least` is a program that does nothing and ends well. `library` is a file that the benchmark's
+    programs import, and the package that brings it.
     """
 
     file: str
     commands: tuple[tuple[str, ...], ...]
     least: str
+    library: tuple[str, str] | None = None
 
+
+_TUPLES = "/usr/share/java/javatuples.jar"
+_SMALL_JVM = ("-Xmx1g", "-XX:+UseSerialGC", "-XX:-UsePerfData")
 
 TOOLCHAINS = {
     "cpp": Toolchain(
         file="program.cpp",
         commands=(("g++", "-std=c++17", "program.cpp", "-o", "program"), ("./program",)),
         least="int main() {}",
+    ),
+    "java": Toolchain(
+        file="Problem.java",
+        commands=(
+            (
+                "javac",
+                *(f"-J{option}" for option in _SMALL_JVM),
+                "-encoding",
+                "UTF8",
+                "-cp",
+                _TUPLES,
+                "Problem.java",
+            ),
+            ("java", *_SMALL_JVM, "-ea", "-cp", f".:{_TUPLES}", "Problem"),
+        ),
+        least="import org.javatuples.*;\nclass Problem { public static void main(String[] a) {} }",
+        library=(_TUPLES, "libjavatuples-java"),
     ),
     "js": Toolchain(file="program.js", commands=(("node", "program.js"),), least=""),
     "ts": Toolchain(
@@ -85,18 +107,18 @@ for command in {commands!r}:
 def require(language: str) -> None:
     """Raises ConfigError where the language's programs cannot be built here."""
     elsewhere = "draw samples with --no-run and judge them elsewhere"
-    if language not in TOOLCHAINS:
-        raise ConfigError(
-            f"{language} programs cannot be run in the sandbox: their runtime opens sockets, which "
-            "it refuses",
-            hint=elsewhere,
-        )
     for name in _names(language):
         if shutil.which(name) is None:
             raise ConfigError(
                 f"{language} programs need {name}, which is not installed here",
                 hint=f"install it, or {elsewhere}",
             )
+    library = TOOLCHAINS[language].library
+    if library is not None and not Path(library[0]).exists():
+        raise ConfigError(
+            f"{language} programs need {library[0]}, which is not there",
+            hint=f"install {library[1]}, or {elsewhere}",
+        )
 
 
 def prove(box: Runs, language: str) -> None:
@@ -159,8 +181,15 @@ def run(box: Runs, work: Build) -> tuple[bool, str]:
 
 
 def _environment(language: str) -> dict[str, str]:
-    folders = [str(Path(shutil.which(name) or "/usr/bin/x").parent) for name in _names(language)]
-    return {"PATH": ":".join([*dict.fromkeys(folders), "/usr/bin", "/bin"]), "HOME": "/tmp"}
+    found = [Path(shutil.which(name) or "/usr/bin/x") for name in _names(language)]
+    folders = [str(path.parent) for path in found]
+    # Programs look for libraries beside themselves, and without /proc cannot tell where they are.
+    libraries = [str(Path(os.path.realpath(path)).parents[1] / "lib") for path in found]
+    return {
+        "PATH": ":".join([*dict.fromkeys(folders), "/usr/bin", "/bin"]),
+        "LD_LIBRARY_PATH": ":".join(dict.fromkeys(libraries)),
+        "HOME": "/tmp",
+    }
 
 
 def _names(language: str) -> list[str]:

@@ -8,9 +8,10 @@ buffers: rotary angles come from the positions at each call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, repeat
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,12 @@ from codellama.model.config import ModelConfig
 Rope = tuple[Tensor, Tensor]
 
 
+class Attends(Protocol):
+    """Causal attention within sequences that it knows the places of."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class AttentionMetadata:
     """Where sequences lie in the flat batch.
@@ -29,7 +36,7 @@ class AttentionMetadata:
     same length, `row_length` lets attention run over all of them at once, and `mask`, [B, 1, L, L]
     and true where a query may look, then tells documents that share a row apart. Where the batch
     holds a stretch of each row only, `whole_rows` makes the stretches' keys [B, K, l, E] those of
-    the whole rows.
+    the whole rows. `within`, where it is there, does all of this some faster way.
 
     With a cache, `slots` [T] says where each token's key and value are stored, and `context_slots`
     holds for every sequence the slots of its positions 0, 1, ... up to its last token.
@@ -39,6 +46,7 @@ class AttentionMetadata:
     row_length: int | None = None
     mask: Tensor | None = None
     whole_rows: Callable[[Tensor], Tensor] | None = None
+    within: Attends | None = None
     slots: Tensor | None = None
     context_slots: Sequence[Tensor] = ()
 
@@ -85,6 +93,8 @@ def apply_rope(x: Tensor, rope: Rope) -> Tensor:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, attn: AttentionMetadata, kv: KV | None) -> Tensor:
     """Causal attention within each sequence: q [T, H, E], k and v [T, K, E] -> [T, H, E]."""
+    if attn.within is not None:
+        return attn.within.attend(q, k, v)
     if attn.row_length is not None:
         q, k, v = (t.view(-1, attn.row_length, *t.shape[1:]).transpose(1, 2) for t in (q, k, v))
         if attn.whole_rows is not None:
@@ -170,7 +180,11 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layers))
         self.norm = RMSNorm(cfg.dim, cfg.norm_eps)
         self.lm_head = nn.Linear(cfg.dim, cfg.vocab_size, bias=False)
-        if cfg.tie_embeddings:
+        self.tie()
+
+    def tie(self) -> None:
+        """Makes head and embedding one parameter, where the configuration says so."""
+        if self.cfg.tie_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
 
     def forward(
@@ -188,13 +202,19 @@ class Transformer(nn.Module):
         return self.norm(x)  # type: ignore[no-any-return]  # modules return Any
 
 
-def init_weights(model: Transformer, generator: torch.Generator | None = None) -> None:
-    """Normal(0, 0.02); matrices that write to the residual stream are scaled down by depth."""
+def initial_weights(
+    model: Transformer, generator: torch.Generator | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """(name, whole float32 tensor) of each parameter in turn: normal(0, 0.02).
+
+    Matrices that write to the residual stream are scaled down by depth; norms are ones. Only shapes
+    are asked of the model, so it may have no storage yet, or a part of it.
+    """
     residual_std = 0.02 / (2 * model.cfg.n_layers) ** 0.5
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
-            nn.init.ones_(parameter)
+            yield name, torch.ones(parameter.shape)
             continue
         writes_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
         std = residual_std if writes_residual else 0.02
-        nn.init.normal_(parameter, std=std, generator=generator)
+        yield name, torch.empty(parameter.shape).normal_(std=std, generator=generator)

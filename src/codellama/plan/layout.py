@@ -73,13 +73,24 @@ def _enough(config: ModelConfig, hardware: Hardware, context: int) -> int:
             return n
 
 
-def command(name: str, layout: Layout, hardware: Hardware, context: int, mix: str | None) -> str:
-    """The command line that serves the model so."""
+def command(
+    name: str,
+    layout: Layout,
+    hardware: Hardware,
+    context: int,
+    mix: str | None,
+    *,
+    is_converted: bool = False,
+) -> str:
+    """The command line that serves the model so. With `is_converted` a GPU engine needs a folder of
+    BF16 weights made of it first."""
     if hardware.kind == "cpu":
         made = f"codellama quantize {name} model.gguf --format {mix} && " if mix else ""
         model = "model.gguf" if mix else name
         return f"{made}codellama serve {model} --max-seq-len {context}"
-    words = [f"codellama serve {name} --engine vllm --max-seq-len {context}"]
+    made = f"codellama convert {name} model-bf16 --dtype bf16 && " if is_converted else ""
+    model = "model-bf16" if is_converted else name
+    words = [f"{made}codellama serve {model} --engine vllm --max-seq-len {context}"]
     for flag, value in (
         ("tensor-parallel", layout.tensor_parallel),
         ("pipeline-parallel", layout.pipeline_parallel),

@@ -137,10 +137,15 @@ def _serving(
     most = speed.users(load, wishes.token_s, one.cached_tokens)
     replicas_needed = -(-wishes.n_users // most) if most else 0
     name = subject.member.hub_name if subject.member and subject.reader is None else subject.name
+    reader = subject.reader
+    is_converted = reader is not None and (reader.kind, subject.format) != ("hf", "bf16")
+    command = layout.command(
+        name, one, hardware, wishes.context, mix, is_converted=is_converted
+    )  # fmt: skip
     found: dict[str, Any] = {
         "format": mix or ("bf16" if hardware.kind == "gpu" else subject.format),
         "layout": asdict(one) | {"resident_total": one.resident.total},
-        "command": layout.command(name, one, hardware, wishes.context, mix),
+        "command": command,
         "prefill_tok_s": speed.prefill_tok_s(load.prompt),
         "first_token_s": speed.prefill_s(load.prompt),
         "decode_tok_s": alone,

@@ -64,11 +64,13 @@ _WITH_SCRATCH: dict[str, tuple[int | None, int | None]] = {
 }  # fmt: skip
 _CLONE, _CLONE3 = (56, 220), 435
 _KILL, _TGKILL = (62, 129), (234, 131)
+_SOCKETPAIR = (53, 199)
 _IOCTL, _PRCTL, _PRLIMIT, _FCNTL = (16, 29), (157, 167), (302, 261), (72, 25)
 
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 
+_AF_UNIX = 1
 _CLONE_THREAD = 0x00010000
 _CLONE_NAMESPACES = 0x7E020000 | 0x80
 # TCGETS, FIONREAD, FIONCLEX, FIOCLEX, FIONBIO, TIOCGWINSZ
@@ -113,10 +115,14 @@ def _but(index: int, values: tuple[int, ...]) -> list[bytes]:
     return [_argument(index), *tests, _return(_ALLOW), _refuse(errno.EPERM)]
 
 
-def program(*, pid: int, many_processes: bool, has_scratch: bool) -> bytes:
+def program(
+    *, pid: int, many_processes: bool, has_scratch: bool, has_programs: bool = False
+) -> bytes:
     """The filter for process `pid` as instructions of 8 bytes each.
 
-    Without `many_processes` it may start threads only, and signal itself only.
+    Without `many_processes` it may start threads only, and signal itself only. With `has_programs`
+    it may make a pair of sockets that lead to each other, as Java does when it first opens a file;
+    they can be read and written like pipes, and nothing can be sent to an address.
     """
     column = kernel.MACHINES.index(kernel.MACHINE)
     found = [
@@ -152,6 +158,8 @@ def program(*, pid: int, many_processes: bool, has_scratch: bool) -> bytes:
         found += _for_call(_KILL[column], _only(0, (pid,), errno.EPERM))
         found += _for_call(_TGKILL[column], _only(0, (pid,), errno.EPERM))
     found += _for_call(_CLONE[column], clone)
+    if has_programs:
+        found += _for_call(_SOCKETPAIR[column], _only(0, (_AF_UNIX,), errno.EPERM))
     # glibc falls back to clone, whose flags a filter can read, when clone3 is not there
     found += _for_call(_CLONE3, [_refuse(errno.ENOSYS)])
     found += _for_call(_IOCTL[column], _only(1, _IOCTLS, errno.ENOTTY))

@@ -216,6 +216,7 @@ class Launcher:
                     pid=os.getpid(),
                     many_processes=limits["processes"] > 1 and self.is_full,
                     has_scratch=full,
+                    has_programs=bool(self.programs),
                 )
             )
 

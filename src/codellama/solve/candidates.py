@@ -7,13 +7,16 @@ import re
 import textwrap
 import warnings
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 _FENCE = re.compile(r"```[ \t]*(?:python|py|python3)?[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 _TAGGED = re.compile(r"\[PYTHON\](.*?)(?:\[/PYTHON\]|\Z)", re.DOTALL)
 _MAX_DROPPED = 64  # lines at a reply's end
 # Where a function that is being continued has ended (HumanEval's stop strings).
-_NEXT_STATEMENT = re.compile(r"\n(?=class |def |async def |@|#|if |print\(|assert |[\"']{3}|```)")
+_NEXT_STATEMENTS = (
+    "class ", "def ", "async def ", "@", "#", "if ", "print(", "assert ", '"""', "'''", "```",
+)  # fmt: skip
+_NEXT_STATEMENT = re.compile(rf"\n(?={'|'.join(map(re.escape, _NEXT_STATEMENTS))})")
 
 
 class Form(Protocol):
@@ -22,6 +25,11 @@ class Form(Protocol):
     @property
     def before(self) -> str:
         """The source as it was, for showing what changes."""
+        ...
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts that end a reply: what follows them is not used."""
         ...
 
     def source(self, text: str) -> str | None:
@@ -35,6 +43,7 @@ class Hole:
 
     prefix: str
     suffix: str
+    stops: ClassVar[tuple[str, ...]] = ()
 
     @property
     def before(self) -> str:
@@ -57,6 +66,7 @@ class Continuation:
     """The reply goes on with a text that stops inside a function; it counts up to its end."""
 
     prefix: str
+    stops: ClassVar[tuple[str, ...]] = tuple("\n" + one for one in _NEXT_STATEMENTS)
 
     @property
     def before(self) -> str:
@@ -73,6 +83,7 @@ class Answer:
     """The reply is talk with code in it, in fences or between [PYTHON] tags."""
 
     before: str = ""
+    stops: ClassVar[tuple[str, ...]] = ()
 
     def source(self, text: str) -> str | None:
         blocks = [found[1] for found in _FENCE.finditer(text)]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from codellama.model.config import ModelConfig
 from codellama.model.transformer import AttentionMetadata, Transformer
+from codellama.train.attention import Documents
 from codellama.train.data import Row
 from codellama.train.loss import summed_loss
 from codellama.train.recipe import Recipe, Stage
@@ -39,7 +40,8 @@ class Stretches(Protocol):
 class RowBatch:
     """Rows as tensors: tokens, positions and labels [B * L], and who may look at whom.
 
-    Either `mask` [B, 1, L, L] is there, or `starts`, which bound the documents of the flat batch.
+    One of three is there: `documents`; `mask` [B, 1, L, L]; or `starts`, which bound documents in
+    the flat batch.
     With `gather`, L stands for a stretch of every row, and `mask` is [B, 1, L, whole row].
     """
 
@@ -50,6 +52,7 @@ class RowBatch:
     mask: Tensor | None = None
     starts: tuple[int, ...] = ()
     gather: Callable[[Tensor], Tensor] | None = None
+    documents: Documents | None = None
 
     @classmethod
     def of(
@@ -62,9 +65,10 @@ class RowBatch:
     ) -> RowBatch:
         """The batch of some rows on `device` (default: the CPU).
 
-        Long rows of several documents are mostly masked away, so with `one_by_one` (default: for
-        rows of `LONG_ROW` on) attention runs over each document by itself. With a `context` of
-        several processes the batch holds this one's stretch of every row.
+        Rows of several documents are mostly masked away, so on a CPU attention is that of
+        `Documents`, and elsewhere, for rows of `LONG_ROW` on, it runs over one document after the
+        other; `one_by_one` asks for this, or for the mask. With a `context` of several processes
+        the batch holds this one's stretch of every row, and there is a mask.
         """
         device = device or torch.device("cpu")
         length = len(rows[0].tokens)
@@ -76,7 +80,10 @@ class RowBatch:
         mine = context.stretch(length) if context is not None else slice(length)
         mask: Tensor | None = None
         starts: tuple[int, ...] = ()
-        if not is_shared and (one_by_one if one_by_one is not None else length >= LONG_ROW):
+        documents: Documents | None = None
+        if not is_shared and one_by_one is None and device.type == "cpu":
+            documents = Documents(_starts(rows))
+        elif not is_shared and (one_by_one if one_by_one is not None else length >= LONG_ROW):
             starts = _starts(rows)
         else:
             mask = (document[:, :, None] == document[:, None, :]).tril()[:, None, mine]
@@ -88,10 +95,13 @@ class RowBatch:
             mask,
             starts,
             context.gather if context is not None and is_shared else None,
+            documents,
         )
 
     def attention(self) -> AttentionMetadata:
         """What the model needs to know of it."""
+        if self.documents is not None:
+            return AttentionMetadata(starts=(), within=self.documents)
         if self.mask is None:
             return AttentionMetadata(starts=self.starts)
         return AttentionMetadata(

@@ -1,14 +1,14 @@
 """What each stage of a cascade is for, as figures on held-out text that only it should better.
 
     infilling   loss on the middles of functions cut in three, prefix-suffix-middle
-    keys far    share of numbers found again that stand further away than the first row length
+    keys far    share of keys found again that stand further away than the first row length
     keys near   the same within the first row length, to compare
     beyond      loss on tokens of long files behind the first stage's row length
     within      the same files' tokens before it, to compare
     answers     loss on the answers of conversations about held-out functions
 
-Losses are in nats a token. A number counts as found when both of its digits are the likeliest
-tokens, which is what decoding greedily would write.
+Losses are in nats a token. A key counts as found when both of its digits are the likeliest tokens,
+which is what decoding greedily would write.
 """
 
 from __future__ import annotations

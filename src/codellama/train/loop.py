@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from codellama.checkpoint.reader import Reader
 from codellama.errors import CheckpointError, ConfigError, TrainingError
-from codellama.model.transformer import Transformer, init_weights
+from codellama.model.transformer import Transformer, initial_weights
 from codellama.train.arithmetic import flop_per_token
 from codellama.train.batch import RowBatch, batch_loss, model_config
 from codellama.train.context import Context
 from codellama.train.data import Row, RowStream, Source
 from codellama.train.device import Place
 from codellama.train.interrupt import on_interrupt
-from codellama.train.lora import adapt, merged, pack_base
+from codellama.train.lora import adapt, merged, take
 from codellama.train.loss import IGNORED
 from codellama.train.measure import Score
 from codellama.train.optim import MuonAdamW
@@ -37,6 +37,7 @@ from codellama.train.parallel import (
     clip,
     compile_blocks,
     like,
+    materialise,
     recompute_blocks,
     shard,
     whole,
@@ -81,15 +82,12 @@ class Trainer:
         self._stopping = False
         if recipe.n_threads is not None:
             torch.set_num_threads(recipe.n_threads)
-        self.model = Transformer(model_config(recipe, recipe.stages[0]))
-        init_weights(self.model, torch.Generator().manual_seed(recipe.seed))
-        if recipe.lora is not None:
-            if self.world.size > 1:
-                raise ConfigError(f"{recipe.name}: adapters are trained by one process")
-            adapt(self.model, recipe.lora, torch.Generator().manual_seed(recipe.seed + 1))
+        if recipe.lora is not None and self.world.size > 1:
+            raise ConfigError(f"{recipe.name}: adapters are trained by one process")
+        with torch.device("meta"):  # shapes only, until each process's part is known
+            self.model = Transformer(model_config(recipe, recipe.stages[0]))
         if recipe.recompute:
             recompute_blocks(self.model)
-        self.model.to(self.place.device)
         if recipe.compile:
             compile_blocks(self.model)
         self._loss: Loss = batch_loss
@@ -100,14 +98,21 @@ class Trainer:
             objective = Objective(self.model, self._loss)
             self._part = shard(objective, self.world, self.place.device)
             self._loss = lambda model, batch: objective(batch)
+        draw = torch.Generator().manual_seed(recipe.seed)
+        if recipe.lora is None:
+            materialise(self.model, self.place.device)
+            self._fill(self.model.named_parameters(), initial_weights(self.model, draw))
+        else:  # all but the adapters comes with the model it starts from
+            adapt(self.model, recipe.lora, draw, self.place.device)
         self._optimiser = self._new_optimiser()
 
     def start_from(self, reader: Reader) -> None:
         """Takes the weights of a checkpoint in place of random ones; see `starting_weights`."""
-        live = dict(self.model.named_parameters())
-        self._fill(live, starting_weights(reader, self.recipe, self._note))
-        if self.recipe.lora is not None and self.recipe.lora.base == "nf4":
-            pack_base(self.model)
+        weights = starting_weights(reader, self.recipe, self._note)
+        if self.recipe.lora is not None:
+            take(self.model, weights, self.place.device)
+        else:
+            self._fill(self.model.named_parameters(), weights)
 
     def resume(self, step: int | None = None) -> bool:
         """Goes back to the newest checkpoint in `out`, or that of `step`; False when there is none.
@@ -138,9 +143,12 @@ class Trainer:
         return True
 
     @torch.no_grad()
-    def _fill(self, live: Mapping[str, Tensor], values: Iterable[tuple[str, Tensor]]) -> None:
+    def _fill(
+        self, live: Iterable[tuple[str, Tensor]], values: Iterable[tuple[str, Tensor]]
+    ) -> None:
+        found = dict(live)
         for name, value in values:
-            live[name].copy_(like(value, live[name]))
+            found[name].copy_(like(value, found[name]))
 
     def run(self) -> bool:
         """Trains to the end of the last stage; False when a signal stopped it earlier."""
@@ -245,8 +253,9 @@ class Trainer:
         return total
 
     def _batch(self, rows: Sequence[Row]) -> RowBatch:
-        # What is compiled sees one shape, so there the mask stays.
-        one_by_one = None if not self.recipe.compile else False
+        # On a GPU what is compiled sees one shape, so there the mask stays.
+        is_one_shape = self.recipe.compile and self.place.device.type != "cpu"
+        one_by_one = False if is_one_shape else None
         return RowBatch.of(rows, self.place.device, one_by_one=one_by_one,
                            context=self._context)  # fmt: skip
 
@@ -266,10 +275,18 @@ class Trainer:
         self._note(f"stage {stage.name} is finished")
 
     def weights(self) -> dict[str, Tensor]:
-        """The model's parameters by our names, whole; every process must ask."""
-        if self.recipe.lora is not None:
-            return merged(self.model)
-        return {n: whole(t.detach()).contiguous() for n, t in self.model.named_parameters()}
+        """The model's parameters by our names, whole and on the CPU, for process 0.
+
+        Every process must ask; the others get none. They are gathered one at a time, so that no
+        device has to hold a whole model.
+        """
+        found = {}
+        is_adapted = self.recipe.lora is not None
+        for name, weight in merged(self.model) if is_adapted else self.model.named_parameters():
+            gathered = whole(weight.detach())
+            if self.world.rank == 0:
+                found[name] = gathered.contiguous().cpu()
+        return found
 
     def n_stages_begun(self) -> int:
         """How many stages the present weights have seen; at least one."""

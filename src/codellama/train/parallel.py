@@ -7,7 +7,8 @@ rows of a step. Parameters, gradients and the optimiser's state are sharded over
 FSDP2 averages gradients where we want their sum, the loss being divided by the tokens of the whole
 step already: who calls `backward` multiplies by the number of shards first.
 
-The order of the passes over a finished model is: recomputation, compilation, splitting, sharding.
+The order of the passes over a model without storage is: recomputation, compilation, splitting,
+sharding; then each process gets the storage of its own part, and no process ever has a whole model.
 """
 
 from __future__ import annotations
@@ -103,6 +104,11 @@ class World:
             dist.barrier()
 
 
+def backend(device: str) -> str:
+    """What processes on such devices talk by; what they agree on lies in the CPU's memory."""
+    return "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+
+
 @contextmanager
 def world(recipe: Recipe) -> Iterator[World]:
     """The processes that `torchrun` started, standing as the recipe says, or this one alone.
@@ -125,8 +131,9 @@ def world(recipe: Recipe) -> Iterator[World]:
         yield World()
         return
     if not is_given:
-        backend = "gloo" if recipe.device == "cpu" else "cpu:gloo,cuda:nccl"
-        dist.init_process_group(backend, timeout=timedelta(seconds=recipe.patience_s))
+        dist.init_process_group(
+            backend(recipe.device), timeout=timedelta(seconds=recipe.patience_s)
+        )
     try:
         yield World(dist.get_rank(), size, recipe.tensor_parallel, recipe.context_parallel)
         dist.barrier()  # one that leaves early takes its connections away from the others
@@ -176,6 +183,12 @@ def shard(objective: Objective, world: World, device: torch.device) -> Callable[
         fully_shard(module, mesh=mesh["shard"], shard_placement_fn=_other_side)
     outermost: Any = objective  # a module of FSDP's since
     return lambda: outermost.reshard()
+
+
+def materialise(model: Transformer, device: torch.device) -> None:
+    """Gives a model on the meta device storage for this process's part; values are undefined."""
+    model.to_empty(device=device)
+    model.tie()  # parameters were made anew, one for each name
 
 
 def _split(model: Transformer, mesh: DeviceMesh, world: World) -> None:

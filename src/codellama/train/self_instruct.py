@@ -29,7 +29,7 @@ from codellama.errors import ConfigError
 from codellama.train.decontaminate import Fingerprints
 
 N_SOLUTIONS, TEMPERATURE, N_TESTS, PER_REPLY = 10, 0.8, 5, 50
-_MAX_TOKENS = {"problems": 4096, "tests": 512, "solutions": 768}
+_MAX_TOKENS = {"tests": 512, "solutions": 768}
 _NUMBERED = re.compile(r"^\s*(?:\d+[.):]|[-*])\s+(.{15,600})$")
 
 _PROBLEMS = (
@@ -68,9 +68,9 @@ class Generator(Protocol):
     """A model that answers questions."""
 
     def replies(
-        self, question: str, *, n: int, temperature: float, max_tokens: int, seed: int
+        self, question: str, *, n: int, temperature: float, max_tokens: int | None, seed: int
     ) -> list[str]:
-        """`n` replies to one question."""
+        """`n` replies to one question; without `max_tokens` as long as the context allows."""
 
 
 class Checker(Protocol):
@@ -175,7 +175,7 @@ def _problems(
     while len(dict.fromkeys(found)) < settings.n_problems:
         question = _PROBLEMS.format(n=min(PER_REPLY, settings.n_problems))
         (reply,) = proposes.replies(question, n=1, temperature=settings.temperature,
-                                    max_tokens=_MAX_TOKENS["problems"],
+                                    max_tokens=None,
                                     seed=settings.seed + len(replies))  # fmt: skip
         problems = listed(reply)
         new = set(problems) - set(found)

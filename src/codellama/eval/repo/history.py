@@ -108,7 +108,7 @@ class Repository:
 def _runs(patch: str) -> Iterator[tuple[str, list[tuple[int, int]]]]:
     path, runs = "", list[tuple[int, int]]()
     is_header = True  # after it, a line that begins with +++ is an added one
-    for line in patch.splitlines():
+    for line in patch.split("\n"):
         if line.startswith("diff --git "):
             if path and runs:
                 yield path, runs

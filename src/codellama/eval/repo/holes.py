@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import StringIO
 from typing import Literal, get_args
 
 from codellama.eval.repo.history import Added
@@ -74,7 +75,8 @@ def parses(path: str, text: str) -> bool | None:
 
 
 def _candidates(added: Added) -> Iterator[Hole]:
-    lines = added.text.splitlines(keepends=True)
+    # A form feed begins no line for git or Python, as it would for `splitlines`.
+    lines = StringIO(added.text).readlines()
     if parses(added.path, added.text) is False:
         return
     for first, end in added.runs:

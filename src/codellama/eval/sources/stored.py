@@ -26,7 +26,7 @@ class StoredSource:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._samples: dict[str, list[Reply]] = defaultdict(list)
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
             if line.strip():
                 try:
                     row = json.loads(line)

@@ -13,7 +13,7 @@ from pydantic import Field
 from codellama.engine.params import SamplingParams
 from codellama.engine.prompts import Prompt
 from codellama.engine.sampler import seed_of
-from codellama.engine.solving import agreed, by_assertions, form_of
+from codellama.engine.solving import agreed, by_assertions, form_of, stopping
 from codellama.sandbox import Sandbox
 from codellama.server import prompting
 from codellama.server.answers import whole
@@ -80,6 +80,7 @@ async def _search(
     state = Search(form, body.n, batch=_BATCH)
     base = body.seed if body.seed is not None else int.from_bytes(os.urandom(8), "little")
     params = prompting.params(call.state.settings, body, max_tokens=body.max_tokens)
+    params = stopping(form, params)
     reason = "no candidate is Python"
 
     def first_that_passes(sources: list[str]) -> tuple[str | None, str]:
