@@ -42,7 +42,7 @@ from codellama.quant.mixes import MIXES
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build"
 SHAPES = ("nano", "1.1b", "7b")
-DECODE = {"nano": 64, "1.1b": 64, "7b": 24}
+DECODE = {"nano": 384, "1.1b": 64, "7b": 12}
 PREFILL = 512
 _LARGEST = {"7b": {"f32": 27e9, "f16": 13.5e9, "bf16": 13.5e9}}  # before there is a file
 
@@ -112,6 +112,7 @@ def made(shape: str, format: str, folder: Path) -> tuple[Path, bool]:
     if shape == "nano":
         path = folder / f"nano-{format}.gguf"
         folder.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
         quantize(resolve("nano"), path, format, n_threads=1)
         return path, True
     path = folder / f"random-{shape}-{format}.gguf"

@@ -6,7 +6,6 @@ Needs vLLM, which `make test-vllm` installs into an environment of its own.
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,22 +84,25 @@ def greedy(llm: LLM, max_tokens: int, **changes: Any) -> SamplingParams:
     return SamplingParams(temperature=0, max_tokens=max_tokens, logit_bias=biases, **changes)
 
 
-def greedy_ids(live: Started, ids: tuple[int, ...], n: int = N_TOKENS) -> list[int]:
-    """The ids that follow `ids`, over HTTP; the last line of a stream has no ids."""
-    body = {"prompt": list(ids), "n_predict": n + 1, "temperature": 0, "ignore_eos": True,
-            "stream": True}  # fmt: skip
-    lines = live.ask("POST", "/completion", body).split("\n\n")
-    found = [json.loads(line.removeprefix("data: ")) for line in lines if line]
-    return [token for one in found for token in one["tokens"]][:n]
+def drawn(live: Started, ids: tuple[int, ...]) -> list[tuple[int, float]]:
+    """The ids that follow `ids` over HTTP, with their log-probabilities."""
+    body = {"model": "", "prompt": list(ids), "max_tokens": N_TOKENS, "temperature": 0,
+            "ignore_eos": True, "logprobs": 1, "return_token_ids": True}  # fmt: skip
+    (choice,) = live.ask("POST", "/v1/completions", body)["choices"]
+    return [(entry["id"], entry["logprob"]) for entry in choice["logprobs"]["content"]]
 
 
 def test_greedy_ids_are_those_of_the_reference(live: Started, reference: LLM) -> None:
     assert len(TEXTS) == 20
-    replies = reference.complete(TEXTS, greedy(reference, N_TOKENS, ignore_eos=True))
-    for text, expected in zip(TEXTS, replies, strict=True):
-        found = greedy_ids(live, reference.completion_ids(text))
+    params = greedy(reference, N_TOKENS, ignore_eos=True, logprobs=1)
+    for text, expected in zip(TEXTS, reference.complete(TEXTS, params), strict=True):
+        found = drawn(live, reference.completion_ids(text))
+        assert [token for token, _ in found] == list(expected.token_ids), text
         assert len(found) == N_TOKENS
-        assert found == list(expected.token_ids), text
+        assert expected.logprobs is not None
+        assert [logprob for _, logprob in found] == pytest.approx(
+            [one.logprob for one in expected.logprobs], abs=1e-3
+        )
 
 
 def test_infilling_is_exact(live: Started, client: openai.OpenAI, reference: LLM) -> None:  # noqa: F811

@@ -69,18 +69,18 @@ def on_cluster(work: Work, args: Namespace, recipe: Recipe, n_workers: int) -> i
     except Exception as error:
         last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise EngineFailed(f"training on the cluster failed: {last[:300]}") from error
-    return int((result.metrics or {}).get("code", 1))
+    return int(result.return_value)
 
 
-def _worker(config: dict[str, Any]) -> None:
-    """One process of the group. What a lost process has left is gone on with."""
+def _worker(config: dict[str, Any]) -> int:
+    """One process of the group; its exit code. What a lost process has left is gone on with."""
     from codellama.train.state import holds_run
 
     args = config["args"]
     if not args.resume and holds_run(args.out):
         args = Namespace(**{**vars(args), "resume": True})
-    code = config["work"](args)
-    import_module("ray.train").report({"code": code})
+    work: Work = config["work"]
+    return work(args)
 
 
 def _whole(value: Any) -> Any:

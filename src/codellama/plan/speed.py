@@ -16,6 +16,7 @@ from codellama.model.config import ModelConfig
 from codellama.plan.hardware import Hardware
 
 _CPU_READ_PER_OP = 0.038  # bytes of weights a core unpacks while it could do an int8 operation
+_CPU_READ_PER_FLOP = 0.4  # the same of weights that are not in blocks, for a float32 operation
 _FP32_SHARE = 0.3  # of the float32 peak, in products of weights that are not in blocks
 _MESSAGE_S = 10e-6  # of an all-reduce, beside its bytes
 _MESSAGES_PER_LAYER = 2
@@ -62,7 +63,8 @@ class Speed:
         """Bytes per second of one stage of the replica."""
         h = self.hardware
         if h.kind == "cpu":
-            return min(h.read_share * h.bandwidth, _CPU_READ_PER_OP * h.peak)
+            blocks, floats = _CPU_READ_PER_OP * h.peak, _CPU_READ_PER_FLOP * h.peak_fp32
+            return min(h.read_share * h.bandwidth, blocks if self.is_quantised else floats)
         return h.read_share * h.bandwidth * self.tensor_parallel
 
     @property
