@@ -26,14 +26,15 @@ from codellama.errors import ConfigError
 from codellama.server.generation import Generation
 from codellama.server.lines import LineLimit
 from codellama.server.routes.replay import weights_sha256
-from codellama.server.run import load, step_tokens
+from codellama.server.run import load, prompt_tokens, step_tokens
 from codellama.server.settings import Limits, Settings
 from codellama.server.streaming import written
 from fakes import ByteTokenizer, ReferenceKernel, ScriptedModel, log_softmax
 
 
 def test_prompts_have_their_share_of_a_step_however_many_reply() -> None:
-    assert [step_tokens(Settings(max_num_seqs=n)) - n for n in (1, 32, 500)] == [128] * 3
+    assert [step_tokens(Settings(max_num_seqs=n)) - n for n in (1, 32, 500)] == [1024] * 3
+    assert prompt_tokens(Settings()) == 128
     assert step_tokens(Settings(max_num_seqs=64, step_tokens=300)) == 300
     assert step_tokens(Settings(max_num_seqs=64, step_tokens=1)) == 64
     assert step_tokens(Settings(device="cuda")) is None

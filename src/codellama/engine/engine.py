@@ -93,6 +93,7 @@ class Engine:
             self.pool,
             max_running=plan.max_num_seqs,
             step_tokens=plan.step_tokens,
+            prompt_tokens=plan.prompt_tokens,
             share_prefixes=plan.share_prefixes,
         )
         is_on = plan.speculation != "off"

@@ -57,6 +57,7 @@ def load_model(
     max_seq_len: int | None = None,
     max_num_seqs: int = 16,
     step_tokens: int | None = None,
+    prompt_tokens: int | None = None,
     n_threads: int | None = None,
     kv_cache: str | None = None,
     device: str | None = None,
@@ -73,6 +74,7 @@ def load_model(
     Args:
         step_tokens: tokens that one step computes at most; fewer make long prompts slower and the
             replies beside them smoother. None takes 512 on a CPU and 2048 on a GPU.
+        prompt_tokens: how many of them are prompts' unless a crowd waits; None is no bound.
         adapter: the folder of a LoRA adapter to add to the weights.
     """
     if chat_form not in (None, "inst", "step"):
@@ -112,6 +114,7 @@ def load_model(
         max_seq_len=max_seq_len,
         max_num_seqs=max_num_seqs,
         step_tokens=step_tokens,
+        prompt_tokens=prompt_tokens,
         share_prefixes=share_prefixes,
         speculation=speculation,
         draft_tokens=draft_tokens,

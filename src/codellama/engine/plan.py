@@ -23,8 +23,8 @@ class EnginePlan:
     """The engine's sizes.
 
     `max_seq_len` is the longest prompt and reply together, `max_num_seqs` how many are computed at
-    the same time, `step_tokens` how many tokens one step computes at most. The cache has `n_blocks`
-    blocks of `block_size` tokens; when they do not hold `max_num_seqs` full contexts, sequences
+    the same time, `step_tokens` how many tokens one step computes at most, and `prompt_tokens` how
+    many of them are prompts' unless a crowd waits (None: no bound). The cache has `n_blocks` blocks of `block_size` tokens; when they do not hold `max_num_seqs` full contexts, sequences
     that grow together that far take turns. `speculation` is "lookup" to guess ahead where it pays,
     up to `draft_tokens` in a step and sequence, or "off". `draft_cost` is what computing one guess
     adds to a step that one sequence has to itself, as a share of it: benchmarks/speculation.py
@@ -39,6 +39,7 @@ class EnginePlan:
     block_size: int = 16
     max_num_seqs: int = 16
     step_tokens: int = 512
+    prompt_tokens: int | None = None
     share_prefixes: bool = True
     speculation: Speculative = "lookup"
     draft_tokens: int = DRAFT_TOKENS
@@ -103,6 +104,7 @@ def make_plan(
     max_num_seqs: int = 16,
     block_size: int = 16,
     step_tokens: int = 512,
+    prompt_tokens: int | None = None,
     share_prefixes: bool = True,
     speculation: Speculative = "lookup",
     draft_tokens: int = DRAFT_TOKENS,
@@ -146,6 +148,7 @@ def make_plan(
         block_size=block_size,
         max_num_seqs=max_num_seqs,
         step_tokens=max(step_tokens, max_num_seqs),
+        prompt_tokens=prompt_tokens,
         share_prefixes=share_prefixes,
         speculation=speculation,
         draft_tokens=draft_tokens,

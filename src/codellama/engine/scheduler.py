@@ -49,6 +49,12 @@ class Work:
         return Share(tokens, first, self.sequence.blocks, n_logits)
 
 
+# A crowd are so many sequences without a token, and one for so many that are being decoded. A long
+# prompt is none.
+_CROWD = 4
+_PATIENCE = 8
+
+
 class Scheduler:
     """Chooses each step's work and keeps the books of its blocks.
 
@@ -56,18 +62,26 @@ class Scheduler:
         pool: every block of the cache.
         max_running: sequences computed at the same time, at most.
         step_tokens: tokens in one step, at most; no less than `max_running`.
+        prompt_tokens: those of prompts, unless a crowd waits for its first tokens; None: no bound.
         share_prefixes: whether full blocks are found and used again.
 
     The caller adds only sequences whose `max_len` fits the pool.
     """
 
     def __init__(
-        self, pool: BlockPool, *, max_running: int, step_tokens: int, share_prefixes: bool = True
+        self,
+        pool: BlockPool,
+        *,
+        max_running: int,
+        step_tokens: int,
+        prompt_tokens: int | None = None,
+        share_prefixes: bool = True,
     ) -> None:
         assert 0 < max_running <= step_tokens, "every running sequence needs a token in each step"
         self._pool = pool
         self._max_running = max_running
         self._step_tokens = step_tokens
+        self._prompt_tokens = step_tokens if prompt_tokens is None else prompt_tokens
         self._share_prefixes = share_prefixes
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # in the order they came
@@ -93,6 +107,8 @@ class Scheduler:
         """The next step's work. Nothing is counted as computed until `advance` says so."""
         work = self._decode()
         budget = self._step_tokens - len(work)
+        if not self._has_crowd(len(work)):
+            budget = min(budget, self._prompt_tokens)
         for sequence in self.running:
             if sequence.n_due > 1 and budget:
                 work.append(Work(sequence, min(sequence.n_due, budget)))
@@ -102,6 +118,11 @@ class Scheduler:
             work.append(Work(sequence, min(sequence.n_due, budget)))
             budget -= work[-1].n_tokens
         return work
+
+    def _has_crowd(self, n_decoding: int) -> bool:
+        """Whether so many wait for their first token that replies may wait a little for them."""
+        n_new = len(self.waiting) + len(self.running) - n_decoding
+        return n_new >= _CROWD and n_new * _PATIENCE >= n_decoding
 
     def lend(self, sequence: Sequence, n_tokens: int) -> int:
         """Takes free blocks for up to `n_tokens` guesses after a sequence that is being decoded.

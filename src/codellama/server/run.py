@@ -32,6 +32,7 @@ log = logging.getLogger("codellama.server")
 EXIT_STALLED = 70
 _SWITCH_S = 0.0005  # so that the engine's thread waits for the event loop's no longer than this
 _HOST_PROMPTS = 128  # tokens of prompts in a step on a CPU, beside one for each reply
+_HOST_CROWD = 1024  # those while a crowd waits for its first tokens
 _FORCED_S = 2.0  # from the second signal to the end
 
 Say = Callable[[str], None]
@@ -140,6 +141,7 @@ def load(settings: Settings) -> list[Served]:
             max_seq_len=settings.max_seq_len,
             max_num_seqs=settings.max_num_seqs,
             step_tokens=step_tokens(settings),
+            prompt_tokens=prompt_tokens(settings),
             n_threads=settings.threads,
             kv_cache=settings.kv_cache,
             speculation="off" if settings.speculation == "off" else "lookup",
@@ -167,7 +169,14 @@ def step_tokens(settings: Settings) -> int | None:
         return max(settings.step_tokens, settings.max_num_seqs)
     if settings.device not in (None, "cpu"):
         return None
-    return settings.max_num_seqs + _HOST_PROMPTS
+    return settings.max_num_seqs + _HOST_CROWD
+
+
+def prompt_tokens(settings: Settings) -> int | None:
+    """Tokens of prompts in a step beside replies, at most; None where the device sets no bound."""
+    if settings.step_tokens is not None:
+        return settings.step_tokens
+    return None if settings.device not in (None, "cpu") else _HOST_PROMPTS
 
 
 def serve(
