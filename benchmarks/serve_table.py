@@ -17,10 +17,13 @@ _NAMES = {"ours": "codellama", "llama": "llama.cpp", "vllm": "vLLM"}
 def markdown(record: dict[str, Any]) -> str:
     """A table for each model: servers by number of streams, medians of the rounds."""
     about = record["machine"]
+    n_rounds = sorted(
+        {n for run in record["runs"] for rows in run["samples"].values() for n in _counts(rows)}
+    )
     parts = [
         f"{about['cpu']}, {record['threads']} threads, {about['memory_gb']} GB; "
         f"{record['date'][:10]}, commit {record['commit']}, {record['tokens']} tokens a stream, "
-        f"medians of {record['rounds']} rounds.\n"
+        f"medians of {' to '.join(map(str, dict.fromkeys((n_rounds[0], n_rounds[-1]))))} rounds.\n"
     ]
     for run in record["runs"]:
         rows = [
@@ -40,8 +43,15 @@ def markdown(record: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def _counts(rows: list[dict[str, Any]]) -> set[int]:
+    """How often each number of streams was measured."""
+    streams = [row["streams"] for row in rows]
+    return {streams.count(n) for n in streams}
+
+
 def _row(n: int, server: str, found: list[dict[str, Any]]) -> str:
-    middle = {key: statistics.median(row[key] for row in found) for key in found[0]}
+    keys = [key for key, value in found[0].items() if isinstance(value, (int, float))]
+    middle = {key: statistics.median(row[key] for row in found) for key in keys}
     failed = n * len(found) - sum(row["complete"] for row in found)
     mark = f" ({failed} failed)" if failed else ""
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def test_servers_are_put_side_by_side_by_streams() -> None:
 
     record = {
         "machine": {"cpu": "a CPU", "memory_gb": 4}, "threads": 2, "date": "2026-01-01T00:00",
-        "commit": "abc", "tokens": 8, "rounds": 3, "skipped": {"vllm": "it is not here"},
+        "commit": "abc", "tokens": 8, "skipped": {"vllm": "it is not here"},
         "runs": [{"model": "nano", "format": "f32", "samples": {
             "ours": [row(1, 10, 1), row(1, 30, 1), row(1, 20, 1), row(8, 99, 8)],
             "llama": [row(1, 7, 1), row(8, 50, 6)],
@@ -110,3 +111,19 @@ def test_servers_are_put_side_by_side_by_streams() -> None:
         ("| 8", "codellama", "99"), ("| 8", "llama.cpp (2 failed)", "50"),
     ]  # fmt: skip
     assert lines[-1] == "Left out: vLLM, it is not here."
+    assert "medians of 1 to 3 rounds" in lines[0]
+
+
+def test_a_result_of_servers_grows_in_pieces(tmp_path: Path) -> None:
+    from serve import Record
+
+    path, how = tmp_path / "r.json", Namespace(threads=2, tokens=64)
+    for server in ("ours", "llama", "ours"):
+        record = Record(path, how)
+        record.add("nano", server, f"start {server}", [{"streams": 1, "tokens_per_s": 5.0}])
+        record.save({"llama": "it is not here", "vllm": "nor this"})
+    (run,) = json.loads(path.read_text())["runs"]
+    assert {server: len(rows) for server, rows in run["samples"].items()} == {"ours": 2, "llama": 1}
+    assert json.loads(path.read_text())["skipped"] == {"vllm": "nor this"}
+    with pytest.raises(SystemExit, match="has 64 tokens: add to another file"):
+        Record(path, Namespace(threads=2, tokens=8))

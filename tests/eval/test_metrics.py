@@ -71,6 +71,8 @@ def test_edit_similarity_of_nothing() -> None:
 def test_exact_match_strips() -> None:
     assert exact_match("  x = 1\n", "x = 1") == 1
     assert exact_match("x = 1", "x = 2") == 0
+    assert exact_match("\n", "\n") == 1
+    assert exact_match("", "    ") == 0, "a hole in an indent is filled by white space alone"
 
 
 def test_bleu_of_the_same_and_of_nothing() -> None:

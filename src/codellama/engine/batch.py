@@ -29,7 +29,9 @@ def flatten(shares: List[Share]) -> Batch:
     width = max(len(share.blocks) for share in shares)
     tokens: list[int] = []
     positions: list[int] = []
-    starts, context_lens, rows = [0], [], []
+    starts = [0]
+    context_lens: list[int] = []
+    rows: list[int] = []
     for share in shares:
         last = share.first + len(share.tokens)
         tokens += share.tokens

@@ -33,7 +33,10 @@ def standard_error(values: Sequence[float]) -> float | None:
 
 
 def exact_match(found: str, expected: str) -> float:
-    """1 where the two are the same but for white space around them."""
+    """1 where the two are the same but for white space around them; where nothing but white space
+    is expected, that has to be the same."""
+    if not expected.strip():
+        return float(found == expected)
     return float(found.strip() == expected.strip())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +108,7 @@ class CpuRunner:
 
     def sampling_kernel(self, host: SamplingKernel) -> SamplingKernel:
         """The compiled kernel, with this runner's threads: the rows of a step are shared out."""
-        return self._model
+        return cast(SamplingKernel, self._model)  # whose logits are arrays, as `run` returns
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Logits [R, vocab] of the rows asked for; see `Runner`."""
