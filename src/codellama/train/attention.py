@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _SMALLEST = 32  # positions; shorter documents are laid out as long as this
-_LARGEST = 1024  # longer ones are left to PyTorch's kernel, which keeps no probabilities
+_LARGEST = 768  # longer ones are left to PyTorch's kernel, which is as fast there
 
 
 class Documents:
