@@ -41,7 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--max-num-seqs", type=int, metavar="N", help="replies computed at a time (default: 32)")
     add("--max-waiting", type=int, metavar="N", help="replies that wait at most (default: 128)")
     add("--step-tokens", type=int, metavar="N", help="tokens of one step: less is smoother, more "
-        "reads long prompts faster (default: 128 and one a reply; on a GPU 2048)")  # fmt: skip
+        "reads long prompts faster (default: fits the replies; on a GPU 2048)")  # fmt: skip
     add("--threads", type=int, metavar="N", help="threads of the cpu engine (default: one for each "
         "core)")  # fmt: skip
     add("--speculation", choices=("lookup", "off"), help="guess ahead what the text repeats, where "

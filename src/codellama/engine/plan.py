@@ -24,7 +24,8 @@ class EnginePlan:
 
     `max_seq_len` is the longest prompt and reply together, `max_num_seqs` how many are computed at
     the same time, `step_tokens` how many tokens one step computes at most, and `prompt_tokens` how
-    many of them are prompts' unless a crowd waits (None: no bound). The cache has `n_blocks` blocks of `block_size` tokens; when they do not hold `max_num_seqs` full contexts, sequences
+    many of them are prompts' unless a crowd waits (None: no bound). The cache has `n_blocks`
+    blocks of `block_size` tokens; when they do not hold `max_num_seqs` full contexts, sequences
     that grow together that far take turns. `speculation` is "lookup" to guess ahead where it pays,
     up to `draft_tokens` in a step and sequence, or "off". `draft_cost` is what computing one guess
     adds to a step that one sequence has to itself, as a share of it: benchmarks/speculation.py

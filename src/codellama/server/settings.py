@@ -64,8 +64,9 @@ class Settings:
     which are served beside it by names of their own. `hosts` are further values of the Host
     header that are served, `origins` pages of other origins that may call; "editors" stands for
     editors' web views. A `key_file` holds one key a line. `step_tokens` bounds the work of one
-    step, and with it the gap that a long prompt makes in the replies beside it; None takes 128
-    and one for each reply, and 2048 on a GPU. `infill_order` is how holes are told where a request
+    step, and with it the gap that a long prompt makes in the replies beside it; None takes
+    one for each reply and 128 of prompts (1024 while a crowd waits for its first tokens), and 2048
+    on a GPU. `infill_order` is how holes are told where a request
     does not say: "psm", "spm", or what the cache makes cheaper. `engine`, `device`, `weights`,
     `kv_cache`, `speculation` and `draft_model` are those of `LLM.load`. A further engine, "vllm",
     lays each replica over `tensor_parallel` times `pipeline_parallel` devices. `replicas` are whole
