@@ -129,7 +129,8 @@ check-neon: $(DEV)/installed
 	$(DEV)/bin/cmake --build build/check-neon
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/check-neon/native_tests
 
-# The shipped model from nothing: about an hour and a half on two cores, resumable. DECONTAMINATE names JSON
+# The shipped model from nothing: the recipe gives it an hour on two cores, to which
+# a quarter comes at the end. Resumable. DECONTAMINATE names JSON
 # files of evaluation problems; training files that share text with them are left out.
 DECONTAMINATE ?=
 nano-cpu: $(DEV)/installed

@@ -35,7 +35,7 @@ class Editor:
     def __init__(self, client: LanguageClient, capabilities: types.ServerCapabilities) -> None:
         self.client = client
         self.capabilities = capabilities
-        self.uri = "file:///work/main.py"
+        self.uri = "file:///project/main.py"
         self.texts: dict[str, str] = {}
         self._versions: dict[str, int] = {}
 

@@ -32,7 +32,7 @@ from pygls.exceptions import JsonRpcException
 
 from fakes import ScriptedModel
 
-URI = "file:///work/main.py"
+URI = "file:///project/main.py"
 HEAD = "def area(r):\n    "
 TAIL = "\n\n\nprint(area(2))\n"
 
@@ -93,7 +93,7 @@ def shared(served: Running, runner: asyncio.Runner) -> Iterator[Editor]:
 
 @pytest.fixture
 def editor(shared: Editor, request: pytest.FixtureRequest) -> Editor:
-    shared.uri = f"file:///work/{request.node.name}.py"
+    shared.uri = f"file:///project/{request.node.name}.py"
     return shared
 
 

@@ -52,6 +52,6 @@ def test_avoided_labels_are_learned_against(chunk: int) -> None:
 
 def test_a_certain_piece_can_be_avoided() -> None:
     hidden, head = torch.full((1, 1), 50.0, requires_grad=True), torch.tensor([[1.0], [-1.0]])
-    summed_loss(hidden, head, torch.from_numpy(avoided(np.array([0])))).backward()  # type: ignore[no-untyped-call]
+    summed_loss(hidden, head, torch.from_numpy(avoided(np.array([0])))).backward()  # type: ignore[no-untyped-call]  # torch's own
     assert hidden.grad is not None
     assert torch.isfinite(hidden.grad).all()
