@@ -14,14 +14,24 @@
 
 namespace codellama {
 
-// One token's share of a group.
+// One token's share of a group. Sums of its codes are as products want them: negative, and those of
+// all codes multiplied once here instead of in every tile of weights.
 struct ActivationGroup {
     int8_t codes[kBlock];
     float scale;
-    int32_t minus_sums[2];  // of the first 16 codes and of the last, each with a minus
-    int32_t minus_sum;      // of all
+    float minus_sum_scaled;  // of all codes, times the scale
+    int32_t minus_sum_8;     // of all codes, times 8
+    int32_t minus_sums[2];   // of the first 16 codes and of the last
+
+    void set_sums(int32_t first, int32_t last) {
+        const int32_t minus_sum = -first - last;
+        minus_sum_scaled = scale * static_cast<float>(minus_sum);
+        minus_sum_8 = 8 * minus_sum;
+        minus_sums[0] = -first;
+        minus_sums[1] = -last;
+    }
 };
-static_assert(sizeof(ActivationGroup) == 48);
+static_assert(sizeof(ActivationGroup) == 52);
 
 // How the numbers of one token lie: group g is at first + g * step.
 struct ActivationRow {

@@ -41,10 +41,11 @@ struct Lanes {
     }
 
     // What a sum of products begins with, so that it ends as the sum of (code - zero) * activation.
-    template <int zero>
-    static Ints begin(int32_t minus_sum) {
+    // `sum` is `times` the sum of the activations, with a minus.
+    template <int zero, int times>
+    static Ints begin(int32_t sum) {
         __m256i x = _mm256_setzero_si256();
-        if constexpr (zero != 0 && zero != 128) x = _mm256_set1_epi32(minus_sum * zero);
+        if constexpr (zero != 0 && zero != 128) x = _mm256_set1_epi32(sum * (zero / times));
         return {x, x};
     }
     // sum + 4 codes of each row times 4 activations.
@@ -114,9 +115,7 @@ struct Lanes {
                 sums[i / 2] += codes[j];
             }
         }
-        group.minus_sums[0] = -sums[0];
-        group.minus_sums[1] = -sums[1];
-        group.minus_sum = -sums[0] - sums[1];
+        group.set_sums(sums[0], sums[1]);
     }
 
   private:

@@ -34,10 +34,10 @@ struct Lanes {
 
 #if defined(__AVX512VNNI__)
     // What a sum of products begins with, so that it ends as the sum of (code - zero) * activation.
-    template <int zero>
-    static Ints begin(int32_t minus_sum) {
-        if constexpr (zero == 0) return _mm512_setzero_si512();
-        return _mm512_slli_epi32(_mm512_set1_epi32(minus_sum), __builtin_ctz(zero | 1 << 30));
+    // `sum` is `times` the sum of the activations, with a minus.
+    template <int zero, int times>
+    static Ints begin(int32_t sum) {
+        return zero == 0 ? _mm512_setzero_si512() : scaled<zero / times>(sum);
     }
     // sum + 4 codes of each row times 4 activations.
     template <int zero>
@@ -45,10 +45,9 @@ struct Lanes {
         return _mm512_dpbusd_epi32(sum, codes, broadcast(four));
     }
 #else
-    template <int zero>
-    static Ints begin(int32_t minus_sum) {
-        if constexpr (zero == 0 || zero == 128) return _mm512_setzero_si512();
-        return _mm512_slli_epi32(_mm512_set1_epi32(minus_sum), __builtin_ctz(zero | 1 << 30));
+    template <int zero, int times>
+    static Ints begin(int32_t sum) {
+        return zero == 0 || zero == 128 ? _mm512_setzero_si512() : scaled<zero / times>(sum);
     }
     template <int zero>
     static Ints dot(Ints sum, Bytes codes, const int8_t* four) {
@@ -97,12 +96,14 @@ struct Lanes {
         const __m512i high = _mm512_cvtps_epi32(finite ? _mm512_mul_ps(b, factor) : zero());
         _mm_storeu_si128(reinterpret_cast<__m128i*>(group.codes), _mm512_cvtsepi32_epi8(low));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(group.codes + 16), _mm512_cvtsepi32_epi8(high));
-        group.minus_sums[0] = -_mm512_reduce_add_epi32(low);
-        group.minus_sums[1] = -_mm512_reduce_add_epi32(high);
-        group.minus_sum = group.minus_sums[0] + group.minus_sums[1];
+        group.set_sums(_mm512_reduce_add_epi32(low), _mm512_reduce_add_epi32(high));
     }
 
   private:
+    template <int by>  // a power of two
+    static Ints scaled(int32_t sum) {
+        return _mm512_slli_epi32(_mm512_set1_epi32(sum), __builtin_ctz(by | 1 << 30));
+    }
     static __m512i broadcast(const int8_t* four) {
         int32_t bits;
         std::memcpy(&bits, four, 4);

@@ -44,10 +44,11 @@ struct Lanes {
     }
 
     // What a sum of products begins with, so that it ends as the sum of (code - zero) * activation.
-    template <int zero>
-    static Ints begin(int32_t minus_sum) {
+    // `sum` is `times` the sum of the activations, with a minus.
+    template <int zero, int times>
+    static Ints begin(int32_t sum) {
         Ints x;
-        for (int32_t& n : x.at) n = minus_sum * zero;
+        for (int32_t& n : x.at) n = sum * (zero / times);
         return x;
     }
     // sum + 4 codes of each row times 4 activations.

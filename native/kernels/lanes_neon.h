@@ -47,10 +47,11 @@ struct Lanes {
     }
 
     // What a sum of products begins with, so that it ends as the sum of (code - zero) * activation.
-    // Whole bytes are taken as signed ones, which moves their zero where it belongs.
-    template <int zero>
-    static Ints begin(int32_t minus_sum) {
-        const int32x4_t x = vdupq_n_s32(zero == 128 ? 0 : minus_sum * zero);
+    // `sum` is `times` the sum of the activations, with a minus. Whole bytes are taken as signed ones,
+    // which moves their zero where it belongs.
+    template <int zero, int times>
+    static Ints begin(int32_t sum) {
+        const int32x4_t x = vdupq_n_s32(zero == 128 ? 0 : sum * (zero / times));
         return {{x, x, x, x}};
     }
     // sum + 4 codes of each row times 4 activations.

@@ -40,8 +40,11 @@ struct Tile {
         Lanes::Ints whole[T];
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) {
-            whole[t] = Lanes::begin<kBlocks.zero>(kParts == 1 ? x[t].minus_sum
-                                                              : x[t].minus_sums[part]);
+            if constexpr (kParts == 1) {
+                whole[t] = Lanes::begin<kBlocks.zero, 8>(x[t].minus_sum_8);
+            } else {
+                whole[t] = Lanes::begin<kBlocks.zero, 1>(x[t].minus_sums[part]);
+            }
         }
         add_quads<part * kQuads, (part + 1) * kQuads>(whole, codes, x);
 #pragma GCC unroll 16
@@ -49,9 +52,9 @@ struct Tile {
             const Lanes::Floats both = Lanes::mul(scale, Lanes::set1(x[t].scale));
             sums[t] = Lanes::fma(Lanes::convert(whole[t]), both, sums[t]);
             if constexpr (kBlocks.has_low) {
-                const int32_t minus = kParts == 1 ? x[t].minus_sum : x[t].minus_sums[part];
-                const float scaled = x[t].scale * static_cast<float>(minus);
-                sums[t] = Lanes::fma(low, Lanes::set1(scaled), sums[t]);
+                const float minus = kParts == 1 ? x[t].minus_sum_scaled
+                                                : x[t].scale * static_cast<float>(x[t].minus_sums[part]);
+                sums[t] = Lanes::fma(low, Lanes::set1(minus), sums[t]);
             }
         }
     }

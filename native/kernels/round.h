@@ -25,9 +25,7 @@ inline void round_plainly(const float* x, ActivationGroup& group) {
                              : static_cast<int8_t>(__builtin_rintf(x[i] * inverse));
         sums[i / 16] += group.codes[i];
     }
-    group.minus_sums[0] = -sums[0];
-    group.minus_sums[1] = -sums[1];
-    group.minus_sum = -sums[0] - sums[1];
+    group.set_sums(sums[0], sums[1]);
 }
 
 }  // namespace
