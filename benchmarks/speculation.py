@@ -22,8 +22,6 @@ where `draft_cost` of `EnginePlan` comes from. Writes `results/<date>_speculatio
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import statistics
 import sys
 import time
@@ -32,9 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from decode import RESULTS
-from machine import commit
 from random_gguf import SHAPES, random_gguf
+from record import RESULTS, head, save
 
 from codellama import SamplingParams, checkpoint
 from codellama.bench.machine import cpu_name
@@ -213,18 +210,14 @@ def main() -> None:
         print(f"{name:10} cost of a row in a step of m rows: {costs}", flush=True)
     if args.no_save:
         return
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    record = {
-        "theme": "decode with prompt look-up against without, one stream, greedy",
-        "date": today,
-        "commit": commit(),
-        "command": "python benchmarks/speculation.py " + " ".join(sys.argv[1:]),
+    record = head("decode with prompt look-up against without, one stream, greedy")
+    record |= {
+        "date": record["date"][:10],
         "cpu": cpu_name(),
         "models": results,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{today}_speculation_{cpu_name().replace(' ', '-')}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    path = RESULTS / f"{record['date']}_speculation_{cpu_name().replace(' ', '-')}.json"
+    save(record, path)
     print(f"written: {path}")
 
 
