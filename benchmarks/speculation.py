@@ -26,14 +26,15 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from random_gguf import SHAPES, random_gguf
 from record import RESULTS, head, save
 
 from codellama import SamplingParams, checkpoint
+from codellama.bench import shapes
 from codellama.bench.machine import cpu_name
 from codellama.checkpoint.hub import resolve
 from codellama.engine.completion import Completion
@@ -41,7 +42,6 @@ from codellama.engine.engine import Engine
 from codellama.engine.plan import EnginePlan
 from codellama.engine.prompts import Prompt
 from codellama.engine.sampler import native_kernel
-from codellama.quant.formats import Format
 from codellama.runners import Batch, Runner, load_runner
 
 ROOT = Path(__file__).parents[1]
@@ -71,10 +71,13 @@ class Dictation:
 
 def models(wanted: Sequence[str]) -> dict[str, Path]:
     found = {"nano": Path(resolve("nano"))} if "nano" in wanted else {}
-    for format in (Format.Q4_0, Format.Q8_0):
-        name = f"1.1B-{format}"
+    for name, mix in (("1.1B-Q4_0", "q4_0-pure"), ("1.1B-Q8_0", "q8_0")):
         if name in wanted or "1.1B" in wanted:
-            found[name] = random_gguf(BUILD / f"{name}.gguf", SHAPES["1.1B"], format)
+            found[name] = BUILD / f"{name}.gguf"
+            if not found[name].exists():
+                config = replace(shapes.SHAPES["1.1b"], max_seq_len=16384)
+                tokenizer = checkpoint.open(resolve("nano")).tokenizer()
+                shapes.write(found[name], config, mix, tokenizer)
     return found
 
 
