@@ -12,7 +12,7 @@ from typing import Any
 
 from checkpoints_tiny import tiny_config
 from codellama import checkpoint
-from codellama.errors import CodeLlamaError
+from codellama.errors import CheckpointError, CodeLlamaError
 
 # As small as a model can be, so that a sweep over every bit of its header is quick.
 SMALLEST = tiny_config(
@@ -36,6 +36,14 @@ def outcome(path: Path) -> CodeLlamaError | Contents:
         return contents(path)
     except CodeLlamaError as error:
         return error
+
+
+def refusal(path: Path, kind: type[CodeLlamaError] = CheckpointError) -> str:
+    """The text of the error that reading a checkpoint ends in; it names the checkpoint."""
+    error = outcome(path)
+    assert isinstance(error, kind), "this should have been refused"
+    assert str(path) in str(error)
+    return str(error)
 
 
 def safetensors_bytes(header: Mapping[str, Any] | bytes, data: bytes = b"") -> bytes:
