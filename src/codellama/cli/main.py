@@ -41,7 +41,7 @@ VERBS = {
 """What each verb does. Its module is `codellama.cli.<verb>`, with `add_arguments` and `run`; a dash
 in the verb is an underscore in the module."""
 
-_EXTRAS = {"torch": "torch", "train": "train", "data": "train"}
+_EXTRAS = {"train": "train", "data": "train"}
 
 
 def parser() -> Parser:
