@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -56,6 +57,26 @@ def split_safetensors(raw: bytes) -> tuple[dict[str, Any], bytes]:
     """The header and the data of a safetensors file."""
     n = int.from_bytes(raw[:8], "little")
     return json.loads(raw[8 : 8 + n]), raw[8 + n :]
+
+
+def put(path: Path, data: bytes | bytearray) -> None:
+    """The file's new contents, without emptying it first: some disks then flush at every close."""
+    path.touch()
+    with path.open("r+b") as file:
+        file.write(data)
+        file.truncate()
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 100)
+
+
+def grow(path: Path) -> None:
+    os.truncate(path, path.stat().st_size + 1)
+
+
+def rewrite(path: Path) -> None:
+    put(path, path.read_bytes()[::-1])
 
 
 @contextmanager

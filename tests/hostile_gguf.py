@@ -14,8 +14,7 @@ from checkpoints_tiny import tiny_weights
 from codellama import checkpoint
 from codellama.checkpoint.reader import Reader
 from codellama.model.config import ModelConfig
-from hostile import SMALLEST
-from hostile_pth import put
+from hostile import SMALLEST, put
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 _CODES = {U8: "<B", I8: "<b", U16: "<H", I16: "<h", U32: "<I", I32: "<i", F32: "<f", BOOL: "<B",

@@ -16,7 +16,7 @@ from checkpoints_tiny import write_meta
 from codellama.checkpoint.files import open_file
 from codellama.checkpoint.pth import StoredTensor, read_tensors
 from codellama.errors import CheckpointError
-from hostile import SMALLEST, watch
+from hostile import SMALLEST, put, watch
 
 State = dict[str, Any]  # torch's tensors by Meta's names
 
@@ -169,14 +169,6 @@ def table(**tensors: bytes) -> bytes:
     """The pickle of a dictionary."""
     items = b"".join(text(name) + value for name, value in tensors.items())
     return b"\x80\x02}(" + items + b"u."
-
-
-def put(path: Path, data: bytes | bytearray) -> None:
-    """The file's new contents, without emptying it first: some disks then flush at every close."""
-    path.touch()
-    with path.open("r+b") as file:
-        file.write(data)
-        file.truncate()
 
 
 def read(path: Path) -> dict[str, StoredTensor]:

@@ -20,9 +20,8 @@ from codellama.checkpoint.gguf_header import Header
 from codellama.errors import CheckpointError, ConfigError
 from codellama.model.family import MEMBERS
 from codellama.quant.formats import Format, n_bytes
-from hostile import SMALLEST, contents, outcome, watch
+from hostile import SMALLEST, contents, cut, grow, outcome, put, rewrite, watch
 from hostile_gguf import File, Listed, metadata, model, read
-from hostile_pth import put
 
 
 def test_infos_are_what_comes(gguf_file: Path) -> None:
@@ -274,18 +273,6 @@ def test_opening_and_reading_touch_nothing_else(gguf_file: Path) -> None:
         contents(gguf_file)
     assert watched.others == []
     assert {Path(path) for path in watched.opened} == {gguf_file.resolve()}
-
-
-def cut(path: Path) -> None:
-    os.truncate(path, path.stat().st_size - 100)
-
-
-def grow(path: Path) -> None:
-    os.truncate(path, path.stat().st_size + 1)
-
-
-def rewrite(path: Path) -> None:
-    put(path, path.read_bytes()[::-1])
 
 
 @pytest.mark.parametrize("change", [cut, grow, rewrite], ids=lambda f: f.__name__)

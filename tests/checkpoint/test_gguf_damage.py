@@ -12,9 +12,8 @@ from checkpoints_tiny import tiny_config, write_gguf
 from codellama.checkpoint.files import open_file
 from codellama.checkpoint.gguf_header import Header
 from codellama.errors import CheckpointError, CodeLlamaError
-from hostile import Contents, flipped, outcome
+from hostile import Contents, flipped, outcome, put
 from hostile_gguf import model
-from hostile_pth import put
 
 
 def test_cut_anywhere_is_an_error(hand_made: Path) -> None:

@@ -17,10 +17,9 @@ from codellama.checkpoint import gguf_header
 from codellama.checkpoint.files import open_file
 from codellama.checkpoint.gguf_header import Array, Header
 from codellama.errors import CheckpointError, CodeLlamaError, ConfigError
-from hostile import Contents, contents, outcome, watch
+from hostile import Contents, contents, outcome, put, watch
 from hostile_gguf import ARRAY, F32, F64, STRING, U32, Pair, array, model
 from hostile_gguf_files import CASES, EMBD, METADATA, UP, extra, llama
-from hostile_pth import put
 
 
 def refusal(path: Path, data: bytes) -> str:

@@ -12,9 +12,8 @@ from checkpoints_tiny import tiny_config, tiny_sentencepiece
 from codellama import checkpoint
 from codellama.errors import CheckpointError
 from codellama.text.tokenizer import Tokenizer
-from hostile import contents, outcome, watch
+from hostile import contents, outcome, put, watch
 from hostile_gguf import BOOL, F32, I32, STRING, U32, File, Pair, array, model, read
-from hostile_pth import put
 
 T = "tokenizer.ggml."
 REAL_VOCABULARY = (

@@ -14,8 +14,8 @@ import torch
 from checkpoints_tiny import TINY, tiny_config, tiny_sentencepiece, write_meta
 from codellama import checkpoint
 from codellama.errors import CheckpointError
-from hostile import SMALLEST, contents, refusal, watch
-from hostile_pth import State, change_state, put
+from hostile import SMALLEST, contents, cut, grow, refusal, rewrite, watch
+from hostile_pth import State, change_state
 
 # --- tensors
 
@@ -237,18 +237,6 @@ def test_opening_and_reading_touch_nothing_else(smallest_meta: Path) -> None:
 
 
 # --- files that change meanwhile
-
-
-def cut(path: Path) -> None:
-    os.truncate(path, path.stat().st_size - 100)
-
-
-def grow(path: Path) -> None:
-    os.truncate(path, path.stat().st_size + 1)
-
-
-def rewrite(path: Path) -> None:
-    put(path, path.read_bytes()[::-1])
 
 
 @pytest.mark.parametrize("change", [cut, grow, rewrite], ids=lambda f: f.__name__)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from codellama.errors import CheckpointError
-from hostile import SMALLEST, Contents, contents, flipped, outcome
-from hostile_pth import put, read, smallest
+from hostile import SMALLEST, Contents, contents, flipped, outcome, put
+from hostile_pth import read, smallest
 
 
 @pytest.fixture(scope="module", params=["with checksums", "without"])

@@ -21,6 +21,7 @@ from codellama.checkpoint.files import open_file
 from codellama.checkpoint.pth import read_tensors
 from codellama.checkpoint.unpickle import View, read_pickle
 from codellama.errors import CheckpointError
+from hostile import put
 from hostile_pickles import (
     ARGUMENTS,
     BOMBS,
@@ -34,7 +35,7 @@ from hostile_pickles import (
     TENSORS,
     sizes,
 )
-from hostile_pth import number, pth_bytes, put, storage_id, symbol, table, tensor, text, tuple_of
+from hostile_pth import number, pth_bytes, storage_id, symbol, table, tensor, text, tuple_of
 
 STORAGE = {"0": np.arange(6, dtype="<f4").tobytes()}
 
