@@ -21,14 +21,14 @@ NUMBERS = ["rms_norm_eps", "rope_theta"]
 @pytest.mark.parametrize("key", SIZES)
 def test_a_size_that_cannot_be(smallest_hf: Path, key: str, value: Any) -> None:
     set_json(smallest_hf / "config.json", **{key: value})
-    refusal(smallest_hf)
+    refusal(smallest_hf, CodeLlamaError)
 
 
 @pytest.mark.parametrize("value", [0, -1, 0.0, -1e-5, "1", True, [], {}], ids=str)
 @pytest.mark.parametrize("key", NUMBERS)
 def test_a_number_that_cannot_be(smallest_hf: Path, key: str, value: Any) -> None:
     set_json(smallest_hf / "config.json", **{key: value})
-    text = refusal(smallest_hf)
+    text = refusal(smallest_hf, CodeLlamaError)
     assert key.split("_")[-1] in text or "rotary base" in text
 
 
@@ -47,7 +47,7 @@ def test_a_number_that_cannot_be(smallest_hf: Path, key: str, value: Any) -> Non
 )
 def test_what_the_architecture_does_not_do(smallest_hf: Path, change: dict, words: str) -> None:
     set_json(smallest_hf / "config.json", **change)
-    assert words in refusal(smallest_hf)
+    assert words in refusal(smallest_hf, CodeLlamaError)
 
 
 @pytest.mark.parametrize(
@@ -69,12 +69,12 @@ def test_what_the_architecture_does_not_do(smallest_hf: Path, change: dict, word
 )
 def test_a_configuration_that_is_not_strict_json(smallest_hf: Path, text: str, words: str) -> None:
     (smallest_hf / "config.json").write_text(text)
-    assert words in refusal(smallest_hf)
+    assert words in refusal(smallest_hf, CodeLlamaError)
 
 
 def test_a_missing_configuration_is_named(smallest_hf: Path) -> None:
     (smallest_hf / "config.json").unlink()
-    assert "config.json: there is no such file" in refusal(smallest_hf)
+    assert "config.json: there is no such file" in refusal(smallest_hf, CodeLlamaError)
 
 
 def test_any_configuration_bit_flipped_leaves_the_tensors_alone(smallest_hf: Path) -> None:

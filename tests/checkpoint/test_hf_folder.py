@@ -21,7 +21,7 @@ from checkpoints_tiny import (
 )
 from codellama import checkpoint
 from codellama.checkpoint.reader import GenerationDefaults
-from codellama.errors import CheckpointError
+from codellama.errors import CheckpointError, CodeLlamaError
 from codellama.model.config import ModelConfig
 from codellama.text.hf_json import tokenizer_json
 from hostile import SMALLEST, outcome, refusal
@@ -116,7 +116,7 @@ def test_rotary_tables_are_skipped_and_counted(smallest_hf: Path, names: list[st
 def test_other_extras_are_not_skipped(smallest_hf: Path, name: str) -> None:
     weights = {hf_name(name): x for name, x in tiny_weights(SMALLEST).items()}
     write_safetensors(smallest_hf / "model.safetensors", weights | {name: np.ones(1, np.float32)})
-    assert name in refusal(smallest_hf)
+    assert name in refusal(smallest_hf, CodeLlamaError)
 
 
 def tied(folder: Path, head: Any) -> Path:
@@ -179,7 +179,7 @@ def test_a_wrong_tensor_is_named(smallest_hf: Path, name: str, fault: str) -> No
     elif fault == "dtype":
         weights[full] = x.to(torch.float64)
     save_file(weights, smallest_hf / "model.safetensors", {"format": "pt"})
-    text = refusal(smallest_hf)
+    text = refusal(smallest_hf, CodeLlamaError)
     assert name.removesuffix("weight") in text
     words = {"turned": "wrong shape", "misshapen": "wrong shape", "doubled": "twice",
              "dtype": "F64", "extra": "does not"}  # fmt: skip
@@ -209,12 +209,13 @@ def test_counts_and_a_few_names_are_given(tmp_path: Path) -> None:
 )
 def test_a_configuration_of_another_size(smallest_hf: Path, change: dict[str, int]) -> None:
     set_json(smallest_hf / "config.json", **change)
-    assert "model" in refusal(smallest_hf)
+    assert "model" in refusal(smallest_hf, CodeLlamaError)
 
 
 def test_a_promise_of_very_many_layers_costs_nothing(smallest_hf: Path) -> None:
     set_json(smallest_hf / "config.json", num_hidden_layers=2**31 - 1)
-    assert "promises 2147483647 layers, and there are only 12 tensors" in refusal(smallest_hf)
+    text = refusal(smallest_hf)
+    assert "promises 2147483647 layers, and there are only 12 tensors" in text
 
 
 # --- where sequences begin and end
@@ -249,14 +250,14 @@ def test_an_end_that_is_no_token(smallest_hf: Path, file: str, value: Any) -> No
     if not (smallest_hf / file).exists():
         write_json(smallest_hf / file, {})
     set_json(smallest_hf / file, eos_token_id=value)
-    text = refusal(smallest_hf)
+    text = refusal(smallest_hf, CodeLlamaError)
     assert file in text
     assert "eos_token_id" in text
 
 
 def test_only_one_beginning(smallest_hf: Path) -> None:
     set_json(smallest_hf / "config.json", bos_token_id=[1, 2])
-    assert "bos_token_id" in refusal(smallest_hf)
+    assert "bos_token_id" in refusal(smallest_hf, CodeLlamaError)
 
 
 # --- chat
