@@ -13,7 +13,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from codellama.checkpoint.durable import sync_folder
 from codellama.cli.sizes import counted
 from codellama.errors import PromptError, RequestError
 
@@ -115,6 +114,8 @@ class SourceFile:
         Raises:
             RequestError: the file changed since it was read, or cannot be written.
         """
+        from codellama.checkpoint.durable import sync_folder  # too slow for --help
+
         target = Path(os.path.realpath(self.path))  # a link stays a link
         temporary: Path | None = None
         try:
