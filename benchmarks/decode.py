@@ -10,9 +10,7 @@ Writes `results/<date>_decode_<machine>.json` beside this file.
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib.metadata
-import json
 import os
 import statistics
 import sys
@@ -21,7 +19,7 @@ import time
 from pathlib import Path
 
 import torch
-from machine import commit
+from record import RESULTS, head, save
 from transformers import AutoModelForCausalLM
 
 from codellama import LLM, SamplingParams, _native
@@ -30,7 +28,6 @@ from codellama.checkpoint.convert import convert
 from codellama.checkpoint.hub import resolve
 
 PROMPT = 'def fibonacci(n):\n    """Return the n-th Fibonacci number."""\n'
-RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
@@ -81,13 +78,9 @@ def main() -> None:
     print(f"ratio         {ratio:8.1f} x")
     if args.no_save:
         return
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    machine = cpu_name().replace(" ", "-")
-    record = {
-        "theme": "decode, one stream, nano, float32, prompt and tokens included in the time",
-        "date": today,
-        "commit": commit(),
-        "command": "python benchmarks/decode.py " + " ".join(sys.argv[1:]),
+    record = head("decode, one stream, nano, float32, prompt and tokens included in the time")
+    record |= {
+        "date": record["date"][:10],
         "cpu": cpu_name(),
         "n_threads": n_threads,
         "simd": _native.simd_levels()[-1],
@@ -100,9 +93,8 @@ def main() -> None:
         "median_tok_s": medians,
         "ratio": ratio,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{today}_decode_{machine}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    path = RESULTS / f"{record['date']}_decode_{cpu_name().replace(' ', '-')}.json"
+    save(record, path)
     print(f"written: {path}")
 
 

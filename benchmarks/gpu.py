@@ -15,9 +15,7 @@ Writes `results/<date>_gpu-<part>_<device>.json` beside this file and prints a t
 from __future__ import annotations
 
 import argparse
-import datetime
 import gc
-import json
 import re
 import statistics
 import sys
@@ -30,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from gpu_peers import GptFastStyle, Peer, Transformers
-from machine import commit
+from record import RESULTS, commit, now, save
 
 from codellama.model.config import ModelConfig
 from codellama.model.family import MEMBERS
@@ -40,7 +38,6 @@ from codellama.runners.fused.kernels import Kernels, PlainKernels
 from codellama.runners.fused.runner import FusedRunner
 from codellama.runners.fused.weights import Blocks, Dense, Fp8, Kind, Placed, rounded
 
-RESULTS = Path(__file__).parent / "results"
 PARTS = (
     "7b-bf16", "7b-int4", "7b-int8", "34b-int4", "70b-int4", "13b-bf16", "34b-bf16", "34b-int8",
     "70b-int8", "13b-int4", "13b-int8", "7b-fp8",
@@ -272,7 +269,7 @@ def measure(part: str, device: torch.device, sizes: Sizes, *, tiny: bool, peers:
     if profile is not None:
         profile.write_text(profiled(lambda: ours.decode(1, sizes.before, 8), device))
     return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": now(),
         "part": part, "is_tiny": tiny, "device": device_name(device), "commit": commit(),
         "command": " ".join(["python", *sys.argv]), "versions": versions(),
         "limits": found_limits, "weight_gb": ours.weight_bytes / 1e9,
@@ -369,7 +366,7 @@ def main() -> None:
         )  # fmt: skip
         place = re.sub(r"[^A-Za-z0-9]+", "-", record["device"])
         path = args.out / f"{record['date'][:10]}_gpu-{part}_{place}.json"
-        path.write_text(json.dumps(record, indent=1) + "\n")
+        save(record, path)
         print(markdown(record), flush=True)
         gc.collect()
         if device.type == "cuda":

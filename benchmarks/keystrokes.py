@@ -11,14 +11,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import random
 import re
-import signal
 import statistics
-import subprocess
-import sys
 import sysconfig
 import time
 from collections.abc import Iterator
@@ -26,29 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from load import request
+from own_server import serving
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 ORDERS = ("auto", "psm", "spm")
 _CLOSING = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
-
-
-@contextlib.contextmanager
-def server() -> Iterator[int]:
-    """The port of a server over nano, until the block ends."""
-    command = [sys.executable, "-m", "codellama", "serve", "--port", "0", "--log-level", "error"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    try:
-        for line in process.stderr:
-            found = re.search(r":(\d+)$", line)
-            if found is not None:
-                break
-        else:
-            raise SystemExit("the server did not start")
-        yield int(found[1])
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
 
 
 def ask(port: int, path: str, body: dict[str, Any]) -> Any:
@@ -136,15 +114,15 @@ def report_typing(n_chars: int, orders: list[str]) -> None:
     """Each row and column with a server of its own, whose cache holds nothing yet."""
     lines = (LIBRARY / "argparse.py").read_text().splitlines(True)[600:1100]
     halves = "".join(lines[:250]), "".join(lines[250:])
-    with server() as port:
+    with serving() as (port, _):
         n_file = sum(len(ask(port, "/tokenize", {"content": half})["tokens"]) for half in halves)
     print(f"the file has {n_file} tokens\n")
     print("| order | tokens computed at a key press | the same, with brackets that close "
           "themselves | ms, median |\n| --- | ---: | ---: | ---: |", flush=True)  # fmt: skip
     for order in orders:
-        with server() as port:
+        with serving() as (port, _):
             plain, ms = typing(port, n_chars, order, plainly)
-        with server() as port:
+        with serving() as (port, _):
             brackets, _ = typing(port, n_chars, order, with_brackets)
         print(f"| {order} | {plain:.0f} ({plain / n_file:.1%}) | {brackets:.0f} "
               f"({brackets / n_file:.1%}) | {ms:.0f} |", flush=True)  # fmt: skip
@@ -153,7 +131,7 @@ def report_typing(n_chars: int, orders: list[str]) -> None:
 def report_lines(places: list[tuple[str, str, str, str]], orders: list[str]) -> None:
     print("\n| order | " + " | ".join(dict.fromkeys(kind for kind, *_ in places)) + " |")
     print("| --- | ---: | ---: | ---: |", flush=True)
-    with server() as port:
+    with serving() as (port, _):
         for order in orders:
             right: dict[str, list[bool]] = {}
             for kind, before, rest, after in places:

@@ -12,15 +12,15 @@ once for each repetition), and one repetition goes around all of them before the
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import grid
+from grid import BUILD, words
 from ik import Ik
-from machine import commit
+from record import say
 
 from codellama import checkpoint
 from codellama.bench import machine, report, startup
@@ -29,66 +29,38 @@ from codellama.bench.limits import Limits
 from codellama.bench.measure import Work, interleave
 from codellama.bench.peers import PEERS
 from codellama.bench.process import BODIES, EngineProcess, EngineSpec
-from codellama.bench.run import default_threads, doubts
+from codellama.bench.run import doubts
 from codellama.bench.shapes import random_model
 from codellama.engine.plan import free_memory
 from codellama.errors import CodeLlamaError, EngineFailed
 
 HERE = Path(__file__).parent
-BUILD = HERE.parent / "build"
 ENGINES = ("codellama", "llama.cpp", "ik_llama.cpp", "transformers")
 TRANSFORMERS_SHAPES = ("s",)  # in float32 the others take up to 27 GB
 
 
 def main() -> int:
-    args = parse()
-    runs, skipped = [], []
-    for shape in args.shapes:
-        for format in args.formats:
-            label = f"{shape} {format}"
-            try:
-                runs.append(measure(shape, format, args, skipped))
-            except CodeLlamaError as error:
-                skipped.append(f"{label}: {error}")
-                say(f"left out: {skipped[-1]}")
-                continue
-            say(summary(runs[-1]))
-    if not runs:
-        return 1
-    record = {
-        "theme": "prompts, decoding and eight streams beside other engines, random weights",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "command": " ".join(["python benchmarks/peers.py", *sys.argv[1:]]),
-        "machine": machine.describe(),
-        "threads": args.threads,
-        "repeat": args.repeat,
-        "runs": runs,
-        "skipped": skipped,
-    }
-    path = args.out or HERE / "results" / file_name(record)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(path)
-    return 0
+    return grid.run(
+        "prompts, decoding and eight streams beside other engines, random weights",
+        "cpu-peers",
+        parse(),
+        measure,
+        summary,
+    )
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = grid.parser(
+        __doc__, ("s", "1.1b", "7b"), ("q4_0", "q8_0", "q4_k_m"), cache="where the files are kept"
+    )
     add = parser.add_argument
-    add("--shapes", type=words, default=["s", "1.1b", "7b"])
-    add("--formats", type=words, default=["q4_0", "q8_0", "q4_k_m"])
     add("--engines", type=words, default=list(ENGINES))
     add("--prefill", type=lambda text: [int(n) for n in words(text)], default=[512, 128])
     add("--decode", type=int, default=64)
     add("--streams", type=int, default=8)
-    add("--repeat", type=int, default=5)
-    add("--threads", type=int, default=default_threads())
     add("--peer-python", type=Path, default=BUILD / "peers/bin/python", help="with llama_cpp")
     add("--ik", type=Path, default=BUILD / "peers/ik/bin", help="folder of ik_llama.cpp's programs")
     add("--llama-tools", type=Path, default=BUILD / "peers/llama.cpp/bin", help="its programs")
-    add("--cache", type=Path, default=BUILD / "bench", help="where the files are kept")
-    add("--out", type=Path, help="the file to write")
     return parser.parse_args()
 
 
@@ -220,19 +192,6 @@ def summary(run: dict[str, Any]) -> str:
         lines.append(f"  {entry['work']}: {speeds}")
     doubt = doubts(run)
     return "\n".join([*lines, *([doubt] if doubt else [])])
-
-
-def words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def file_name(record: dict[str, Any]) -> str:
-    hardware = "-".join(f"{record['machine']['cpu']} {report.threads(record['threads'])}".split())
-    return f"{record['date'][:10]}_cpu-peers_{hardware}.json"
 
 
 if __name__ == "__main__":

@@ -12,16 +12,14 @@ of the machine that the plan starts from are measured between the repetitions. W
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import shutil
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from machine import commit
+import grid
+from record import say
 
 from codellama import checkpoint
 from codellama.bench import machine, report
@@ -29,18 +27,15 @@ from codellama.bench.cost import cost_of
 from codellama.bench.limits import Limits
 from codellama.bench.measure import Work, interleave
 from codellama.bench.process import BODIES, EngineProcess, EngineSpec
-from codellama.bench.run import default_threads
 from codellama.bench.shapes import random_model
 from codellama.checkpoint.hub import resolve
 from codellama.checkpoint.quantize import quantize
 from codellama.engine.plan import free_memory
-from codellama.errors import CodeLlamaError, OutOfMemory
+from codellama.errors import OutOfMemory
 from codellama.plan import memory
 from codellama.plan.subject import find
 from codellama.quant.mixes import MIXES
 
-HERE = Path(__file__).parent
-BUILD = HERE.parent / "build"
 SHAPES = ("nano", "1.1b", "7b")
 DECODE = {"nano": 384, "1.1b": 64, "7b": 12}
 PREFILL = 512
@@ -48,56 +43,22 @@ _LARGEST = {"7b": {"f32": 27e9, "f16": 13.5e9, "bf16": 13.5e9}}  # before there 
 
 
 def main() -> int:
-    args = parse()
-    runs, skipped = [], []
-    end = time.monotonic() + 60 * args.minutes
-    for shape in args.shapes:
-        for format in args.formats or MIXES:
-            label = f"{shape} {format}"
-            if time.monotonic() > end:
-                skipped.append(f"{label}: no time was left")
-                continue
-            try:
-                runs.append(measure(shape, format, args))
-            except CodeLlamaError as error:
-                skipped.append(f"{label}: {error}")
-                say(f"left out: {skipped[-1]}")
-                continue
-            say(summary(runs[-1]))
-    if not runs:
-        return 1
-    record = {
-        "theme": "files, memory and decoding that `codellama plan` is held to",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "command": " ".join(["python benchmarks/plan.py", *sys.argv[1:]]),
-        "machine": machine.describe(),
-        "threads": args.threads,
-        "repeat": args.repeat,
-        "runs": runs,
-        "skipped": skipped,
-    }
-    path = args.out or HERE / "results" / file_name(record, args.shapes)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(path)
-    return 0
+    parser = grid.parser(__doc__, SHAPES, tuple(MIXES), cache="where the files are made")
+    parser.add_argument(
+        "--minutes", type=float, default=600, help="after which no further model is begun"
+    )
+    args = parser.parse_args()
+    return grid.run(
+        "files, memory and decoding that `codellama plan` is held to",
+        f"plan-{'-'.join(args.shapes)}",
+        args,
+        measure,
+        summary,
+        minutes=args.minutes,
+    )
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--shapes", type=words, default=list(SHAPES))
-    add("--formats", type=words, help="default: all")
-    add("--repeat", type=int, default=5)
-    add("--threads", type=int, default=default_threads())
-    add("--minutes", type=float, default=600, help="after which no further model is begun")
-    add("--cache", type=Path, default=BUILD / "bench", help="where the files are made")
-    add("--out", type=Path, help="the file to write")
-    return parser.parse_args()
-
-
-def measure(shape: str, format: str, args: argparse.Namespace) -> dict[str, Any]:
+def measure(shape: str, format: str, args: argparse.Namespace, _: list[str]) -> dict[str, Any]:
     """One model's file, memory and speed. Raises CodeLlamaError where it cannot be."""
     path, is_ours = made(shape, format, args.cache)
     try:
@@ -175,19 +136,6 @@ def summary(run: dict[str, Any]) -> str:
         f"({run['planned_rss_bytes'] / run['rss_bytes'] - 1:+.1%}), "
         f"{run['decode']['tok_s']:.1f} tok/s, others {run['others_cpu_share']:.0%}"
     )
-
-
-def words(text: str) -> list[str]:
-    return [word for word in text.split(",") if word]
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def file_name(record: dict[str, Any], shapes: list[str]) -> str:
-    hardware = "-".join(f"{record['machine']['cpu']} {report.threads(record['threads'])}".split())
-    return f"{record['date'][:10]}_plan-{'-'.join(shapes)}_{hardware}.json"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import datetime
 import itertools
 import json
 import os
@@ -30,14 +29,13 @@ from pathlib import Path
 from typing import Any
 
 from load import Stream, percentile, stream
-from machine import commit
+from record import RESULTS, commit, head, save
 
 from codellama.bench import machine
 from codellama.bench.shapes import random_model
 from codellama.checkpoint.hub import resolve
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
 BUILD = HERE.parent / "build"
 SERVERS = ("ours", "llama", "vllm")
 MODELS = ("nano", "1.1b")
@@ -218,7 +216,8 @@ class Record:
 
     def __init__(self, path: Path | None, args: argparse.Namespace) -> None:
         """Args: path: what is added to; None for a new file."""
-        self._now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        begun = head("streams of completions from servers on one machine")
+        self._now = begun["date"]
         name = "-".join(machine.cpu_name().split()[:2]) or "machine"
         self.path = RESULTS / f"{self._now[:10]}_serve_{name}.json" if path is None else path
         if path is not None and path.exists():
@@ -227,11 +226,7 @@ class Record:
                 if self.content[key] != getattr(args, key):
                     raise SystemExit(f"{path} has {self.content[key]} {key}: add to another file")
             return
-        self.content = {
-            "theme": "streams of completions from servers on one machine",
-            "date": self._now,
-            "commit": commit(),
-            "command": " ".join(["python benchmarks/serve.py", *sys.argv[1:]]),
+        self.content = begun | {
             "machine": machine.describe(),
             "threads": args.threads,
             "tokens": args.tokens,
@@ -253,8 +248,7 @@ class Record:
     def save(self, skipped: dict[str, str]) -> None:
         seen = {server for run in self.content["runs"] for server in run["samples"]}
         self.content["skipped"] = {k: v for k, v in skipped.items() if k not in seen}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.content, indent=1) + "\n")
+        save(self.content, self.path)
 
 
 def main() -> int:

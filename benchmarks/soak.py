@@ -14,13 +14,12 @@ import asyncio
 import os
 import random
 import re
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 from load import get, stream
+from own_server import serving
 
 CLIENTS = 24
 _SETTLED = 1 / 3  # of the time, after which memory should not grow
@@ -85,46 +84,21 @@ def main() -> int:
     parser.add_argument("seconds", type=float, nargs="?", default=600)
     parser.add_argument("--mib-per-hour", type=float, default=4)
     args = parser.parse_args()
-    server = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "codellama",
-            "serve",
-            "--port",
-            "0",
-            "--log-level",
-            "error",
-            "--max-num-seqs",
-            "8",
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stderr is not None
-    try:
-        found = None
-        while found is None:
-            line = server.stderr.readline()
-            if not line:
-                raise SystemExit("the server did not start")
-            found = re.search(r":(\d+)$", line)
-        port = int(found[1])
+    with serving("--max-num-seqs", "8") as (port, server):
         tally, samples = asyncio.run(soak(port, server.pid, args.seconds))
         metrics = asyncio.run(get(port, "/metrics"))[1].decode()
-    finally:
-        server.send_signal(signal.SIGTERM)
-        code = server.wait(60)
     usage = re.search(r"kv_cache_usage_perc\{[^}]*\} (\S+)", metrics)
     assert usage is not None, "the metrics tell the cache's use"
     settled = [s for s in samples if s[0] >= _SETTLED * args.seconds]
     grown = settled[-1][1] - settled[0][1]
-    print(f"requests: {tally}; exit code {code}")
+    print(f"requests: {tally}; exit code {server.returncode}")
     print(f"blocks in use after the end: {float(usage[1]):.0%}")
     print(f"memory: {samples[0][1]:.1f} MiB at first, {samples[-1][1]:.1f} at last; "
           f"{slope(settled):+.1f} MiB/h after the first third")  # fmt: skip
     is_steady = grown < 16 if args.seconds < _SHORT_S else slope(settled) < args.mib_per_hour
-    return int(bool(tally.get("failed")) or float(usage[1]) > 0 or code != 0 or not is_steady)
+    return int(
+        bool(tally.get("failed")) or float(usage[1]) > 0 or server.returncode != 0 or not is_steady
+    )
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import ast
-import datetime
 import json
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from machine import commit
+from record import RESULTS, head, save
 
 from codellama import LLM, SamplingParams
 from codellama.bench.machine import cpu_name
@@ -29,8 +28,6 @@ from codellama.eval.run import versions
 from codellama.eval.sources.engine import model_sha256
 from codellama.eval.suites import Options, suite
 from codellama.sandbox import Limits, Sandbox
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
@@ -100,10 +97,9 @@ def finished(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]
 
 def report(settings: dict[str, Any], outcomes: list[dict[str, Any]], said: str) -> None:
     drawn = [one["n_drawn"] for one in outcomes if one["solved"]]
-    found = {
-        "theme": "solve: answers drawn until one passes the benchmark's own tests",
-        "date": datetime.date.today().isoformat(),
-        "commit": commit(),
+    found = head("solve: answers drawn until one passes the benchmark's own tests")
+    found |= {
+        "date": found["date"][:10],
         "command": f"python benchmarks/solve.py {said}",
         "cpu": cpu_name(),
         "versions": versions(),
@@ -119,7 +115,7 @@ def report(settings: dict[str, Any], outcomes: list[dict[str, Any]], said: str) 
         "outcomes": outcomes,
     }
     path = RESULTS / f"{found['date']}_solve-{settings['suite']}_{settings['model']}.json"
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    save(found, path)
     print(f"one greedy answer: {found['greedy_passed']} of {found['problems']}")
     print(f"solve, up to {settings['n']}: {found['solved']} of {found['problems']}")
     print(path)

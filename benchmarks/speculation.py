@@ -22,21 +22,19 @@ where `draft_cost` of `EnginePlan` comes from. Writes `results/<date>_speculatio
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import statistics
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from decode import RESULTS
-from machine import commit
-from random_gguf import SHAPES, random_gguf
+from record import RESULTS, head, save
 
 from codellama import SamplingParams, checkpoint
+from codellama.bench import shapes
 from codellama.bench.machine import cpu_name
 from codellama.checkpoint.hub import resolve
 from codellama.engine.completion import Completion
@@ -44,7 +42,6 @@ from codellama.engine.engine import Engine
 from codellama.engine.plan import EnginePlan
 from codellama.engine.prompts import Prompt
 from codellama.engine.sampler import native_kernel
-from codellama.quant.formats import Format
 from codellama.runners import Batch, Runner, load_runner
 
 ROOT = Path(__file__).parents[1]
@@ -74,10 +71,13 @@ class Dictation:
 
 def models(wanted: Sequence[str]) -> dict[str, Path]:
     found = {"nano": Path(resolve("nano"))} if "nano" in wanted else {}
-    for format in (Format.Q4_0, Format.Q8_0):
-        name = f"1.1B-{format}"
+    for name, mix in (("1.1B-Q4_0", "q4_0-pure"), ("1.1B-Q8_0", "q8_0")):
         if name in wanted or "1.1B" in wanted:
-            found[name] = random_gguf(BUILD / f"{name}.gguf", SHAPES["1.1B"], format)
+            found[name] = BUILD / f"{name}.gguf"
+            if not found[name].exists():
+                config = replace(shapes.SHAPES["1.1b"], max_seq_len=16384)
+                tokenizer = checkpoint.open(resolve("nano")).tokenizer()
+                shapes.write(found[name], config, mix, tokenizer)
     return found
 
 
@@ -213,18 +213,14 @@ def main() -> None:
         print(f"{name:10} cost of a row in a step of m rows: {costs}", flush=True)
     if args.no_save:
         return
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    record = {
-        "theme": "decode with prompt look-up against without, one stream, greedy",
-        "date": today,
-        "commit": commit(),
-        "command": "python benchmarks/speculation.py " + " ".join(sys.argv[1:]),
+    record = head("decode with prompt look-up against without, one stream, greedy")
+    record |= {
+        "date": record["date"][:10],
         "cpu": cpu_name(),
         "models": results,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{today}_speculation_{cpu_name().replace(' ', '-')}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    path = RESULTS / f"{record['date']}_speculation_{cpu_name().replace(' ', '-')}.json"
+    save(record, path)
     print(f"written: {path}")
 
 

@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-OWN = "codellama"
+from codellama.bench.report import OWN, number, percent, threads
 
 
 def markdown(record: dict[str, Any]) -> str:
     """The tables of one result: speeds with the ratio to each peer, then memory."""
     machine = record["machine"]
     parts = [
-        f"{machine['cpu']}, {_threads(record['threads'])}, {machine['memory_gb']} GB, "
+        f"{machine['cpu']}, {threads(record['threads'])}, {machine['memory_gb']} GB, "
         f"{machine['kernel']}; {record['date'][:10]}, commit {record['commit']}, medians of "
         f"{record['repeat']} interleaved repetitions [least-most].\n"
     ]
@@ -27,14 +27,14 @@ def markdown(record: dict[str, Any]) -> str:
         parts.append(
             f"**{run['shape']}, {run['format']}** ({run['file_mb']:.0f} MB). Reading "
             f"{limits['read_gb_s']:.1f} GB/s, int8 {_or_dash(limits['int8_gop_s'])} GOP/s; others "
-            f"used {_percent(run['others_cpu_share'])} of the processors.\n"
+            f"used {percent(run['others_cpu_share'])} of the processors.\n"
         )
         rows = [["", f"{OWN} tok/s", "of the limit"]]
         for name in peers:
             rows[0] += [f"{name} tok/s", "ratio"]
         for entry in run["works"]:
             own = entry["engines"][OWN]
-            row = [entry["work"], _speed(own), _percent(own["limit_share"])]
+            row = [entry["work"], _speed(own), percent(own["limit_share"])]
             for name in peers:
                 speed = entry["engines"][name]
                 row += [_speed(speed), f"{speed['ratio']:.2f} x"]
@@ -58,15 +58,7 @@ def _table(rows: list[list[str]]) -> str:
 
 
 def _speed(speed: dict[str, Any]) -> str:
-    return f"{_three(speed['tok_s'])} [{_three(speed['low'])}-{_three(speed['high'])}]"
-
-
-def _three(value: float) -> str:
-    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.95 else f"{value:.2f}"
-
-
-def _threads(n: int) -> str:
-    return "1 thread" if n == 1 else f"{n} threads"
+    return f"{number(speed['tok_s'])} [{number(speed['low'])}-{number(speed['high'])}]"
 
 
 def _seconds(value: float | None) -> str:
@@ -75,10 +67,6 @@ def _seconds(value: float | None) -> str:
 
 def _or_dash(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.0f} %"
 
 
 if __name__ == "__main__":

@@ -21,9 +21,7 @@ is reported is its ratio to ours, and CPU seconds a step where the machine is sh
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib.util
-import json
 import statistics
 import sys
 import tempfile
@@ -37,8 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from decode import RESULTS
-from machine import commit
+from record import RESULTS, commit, now, save
 from torch import Tensor, nn
 
 from codellama.bench.machine import cpu_name
@@ -224,10 +221,8 @@ def main() -> None:
         "commit": commit(), "command": " ".join(sys.argv), "machine": cpu_name(),
         "threads": args.threads, "torch": torch.__version__, "found": found,
     }  # fmt: skip
-    name = (
-        f"{datetime.date.today()}_train_{cpu_name().split('@')[0].strip().replace(' ', '-')}.json"
-    )
-    (RESULTS / name).write_text(json.dumps(result, indent=1) + "\n")
+    hardware = cpu_name().split("@")[0].strip().replace(" ", "-")
+    save(result, RESULTS / f"{now()[:10]}_train_{hardware}.json")
 
 
 def measure(

@@ -239,6 +239,10 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2))
 
 
+def set_json(path: Path, **changes: Any) -> None:
+    write_json(path, json.loads(path.read_text()) | changes)
+
+
 _META = {
     "self_attn.q_proj": ("attention.wq", 0),
     "self_attn.k_proj": ("attention.wk", 0),

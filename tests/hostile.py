@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 
 from checkpoints_tiny import tiny_config
 from codellama import checkpoint
-from codellama.errors import CodeLlamaError
+from codellama.errors import CheckpointError, CodeLlamaError
 
 # As small as a model can be, so that a sweep over every bit of its header is quick.
 SMALLEST = tiny_config(
@@ -38,6 +39,14 @@ def outcome(path: Path) -> CodeLlamaError | Contents:
         return error
 
 
+def refusal(path: Path, kind: type[CodeLlamaError] = CheckpointError) -> str:
+    """The text of the error that reading a checkpoint ends in; it names the checkpoint."""
+    error = outcome(path)
+    assert isinstance(error, kind), "this should have been refused"
+    assert str(path) in str(error)
+    return str(error)
+
+
 def safetensors_bytes(header: Mapping[str, Any] | bytes, data: bytes = b"") -> bytes:
     """A safetensors file, however wrong."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
@@ -48,6 +57,26 @@ def split_safetensors(raw: bytes) -> tuple[dict[str, Any], bytes]:
     """The header and the data of a safetensors file."""
     n = int.from_bytes(raw[:8], "little")
     return json.loads(raw[8 : 8 + n]), raw[8 + n :]
+
+
+def put(path: Path, data: bytes | bytearray) -> None:
+    """The file's new contents, without emptying it first: some disks then flush at every close."""
+    path.touch()
+    with path.open("r+b") as file:
+        file.write(data)
+        file.truncate()
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 100)
+
+
+def grow(path: Path) -> None:
+    os.truncate(path, path.stat().st_size + 1)
+
+
+def rewrite(path: Path) -> None:
+    put(path, path.read_bytes()[::-1])
 
 
 @contextmanager

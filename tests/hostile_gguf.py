@@ -5,13 +5,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from checkpoints_tiny import tiny_weights
+from codellama import checkpoint
+from codellama.checkpoint.reader import Reader
 from codellama.model.config import ModelConfig
-from hostile import SMALLEST
+from hostile import SMALLEST, put
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 _CODES = {U8: "<B", I8: "<b", U16: "<H", I16: "<h", U32: "<I", I32: "<i", F32: "<f", BOOL: "<B",
@@ -120,6 +123,12 @@ class File:
         tensors = [replace(t, **changes) if t.name == which else t for t in self.tensors]
         assert tensors != list(self.tensors), which
         return replace(self, tensors=tensors)
+
+
+def read(path: Path, file: File) -> Reader:
+    """`file` at `path`, opened."""
+    put(path, file.to_bytes())
+    return checkpoint.open(path)
 
 
 def metadata(config: ModelConfig) -> list[Pair]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from checkpoints_tiny import write_meta
-from hostile import SMALLEST
+from codellama.checkpoint.files import open_file
+from codellama.checkpoint.pth import StoredTensor, read_tensors
+from codellama.errors import CheckpointError
+from hostile import SMALLEST, put, watch
+
+State = dict[str, Any]  # torch's tensors by Meta's names
 
 
 @dataclass
@@ -163,12 +171,32 @@ def table(**tensors: bytes) -> bytes:
     return b"\x80\x02}(" + items + b"u."
 
 
-def put(path: Path, data: bytes | bytearray) -> None:
-    """The file's new contents, without emptying it first: some disks then flush at every close."""
-    path.touch()
-    with path.open("r+b") as file:
-        file.write(data)
-        file.truncate()
+def read(path: Path) -> dict[str, StoredTensor]:
+    return read_tensors(open_file(path))
+
+
+def refusal(tmp_path: Path, data: bytes) -> str:
+    """Our error for a `.pth` file of these bytes; nothing but the file may be touched."""
+    path = tmp_path / "x.pth"
+    put(path, data)
+    with watch() as watched, pytest.raises(CheckpointError) as caught:
+        read(path)
+    assert watched.others == []
+    assert {Path(name) for name in watched.opened} <= {path}
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def change_state(folder: Path, change: Callable[[State], object], shard: int = 0) -> None:
+    """Changes the tensors of one of Meta's files."""
+    import torch
+
+    path = folder / f"consolidated.{shard:02d}.pth"
+    state = torch.load(path, weights_only=True)
+    change(state)
+    out = io.BytesIO()
+    torch.save(state, out)
+    put(path, out.getvalue())
 
 
 def smallest(folder: Path, **kwargs: Any) -> Path:

@@ -25,7 +25,7 @@ ROWS = [
     {"solve"},
     {"model", "quant"},
     {"text", "sandbox"},
-    {"errors", "settings", "strict_json", "_native", "nano"},
+    {"errors", "strict_json", "_native", "nano"},
 ]
 ROW = {name: depth for depth, names in enumerate(ROWS) for name in names}
 MAY_IMPORT_TORCH = (

@@ -65,6 +65,34 @@ def test_a_program_that_fails_is_reported_with_its_last_words(programs: Path) ->
         Ik(programs, "m.gguf", 1).prefill(8)
 
 
+def test_a_result_says_what_was_measured_and_what_was_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import grid
+
+    from codellama.errors import OutOfMemory
+
+    def measure(shape: str, format: str, args: Namespace, skipped: list[str]) -> dict[str, Any]:
+        if shape == "7b":
+            raise OutOfMemory("no room")
+        skipped.append(f"{shape} {format}, other: it is not here")
+        return {"shape": shape, "format": format}
+
+    monkeypatch.setattr(sys, "argv", ["benchmarks/peers.py", "--repeat", "2"])
+    parser = grid.parser("Something measured.", ["s", "7b"], ["q4_0", "q8_0"], cache="kept here")
+    args = parser.parse_args(["--repeat", "2", "--formats", "q8_0", "--out", f"{tmp_path}/a/r"])
+    assert grid.run("a theme", "name", args, measure, str) == 0
+    found = json.loads((tmp_path / "a" / "r").read_text())
+    assert list(found) == ["theme", "date", "commit", "command", "machine", "threads", "repeat",
+                           "runs", "skipped"]  # fmt: skip
+    assert (found["theme"], found["repeat"]) == ("a theme", 2)
+    assert found["command"] == "python benchmarks/peers.py --repeat 2"
+    assert found["runs"] == [{"shape": "s", "format": "q8_0"}]
+    assert found["skipped"] == ["s q8_0, other: it is not here", "7b q8_0: no room"]
+    args.shapes = ["7b"]
+    assert grid.run("a theme", "name", args, measure, str) == 1
+
+
 def test_the_documented_tables_are_those_of_the_newest_result() -> None:
     from table import markdown
 

@@ -12,7 +12,7 @@ from checkpoints_tiny import TINY
 from codellama import checkpoint
 from codellama.bench import shapes
 from codellama.bench.gguf_file import gguf_of
-from codellama.errors import ConfigError
+from codellama.errors import CheckpointError, ConfigError
 from codellama.model.config import ModelConfig
 from codellama.quant.formats import Format
 
@@ -78,8 +78,8 @@ def test_a_shape_is_made_once_and_whole(tmp_path: Path, monkeypatch: pytest.Monk
     def broken(*_: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(shapes, "write_gguf", broken)
-    with pytest.raises(OSError, match="full"):
+    monkeypatch.setattr("os.posix_fallocate", broken)
+    with pytest.raises(CheckpointError, match="full"):
         shapes.random_model("s", "q8_0", tmp_path / "b")
     assert list((tmp_path / "b").iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Hugging Face folders: configuration, names, what is skipped, and what the files say."""
+"""Hugging Face folders: names, what is skipped, where sequences end, and how the model chats."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from checkpoints_tiny import (
     Weights,
     hf_name,
+    set_json,
     tiny_config,
     tiny_weights,
     write_hf,
@@ -23,24 +24,9 @@ from codellama.checkpoint.reader import GenerationDefaults
 from codellama.errors import CheckpointError, CodeLlamaError
 from codellama.model.config import ModelConfig
 from codellama.text.hf_json import tokenizer_json
-from hostile import SMALLEST, flipped, outcome
+from hostile import SMALLEST, outcome, refusal
 
 NAMES = list(SMALLEST.tensor_shapes())
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_hf(tmp_path / "model", SMALLEST, tokenizer=False)
-
-
-def refusal(folder: Path) -> str:
-    error = outcome(folder)
-    assert isinstance(error, CodeLlamaError), "this should have been refused"
-    return str(error)
-
-
-def set_json(path: Path, **changes: Any) -> None:
-    write_json(path, json.loads(path.read_text()) | changes)
 
 
 # --- what is read
@@ -92,9 +78,9 @@ def test_a_tokenizer_json_alone_will_do(hf_folder: Path, tmp_path: Path) -> None
         assert tokenizer.encode(text) == original.encode(text)
 
 
-def test_no_tokenizer_at_all(folder: Path) -> None:
+def test_no_tokenizer_at_all(smallest_hf: Path) -> None:
     with pytest.raises(CheckpointError, match=r"neither tokenizer.model nor tokenizer.json"):
-        checkpoint.open(folder).tokenizer()
+        checkpoint.open(smallest_hf).tokenizer()
 
 
 def test_a_tokenizer_larger_than_the_embeddings(tmp_path: Path, tokenizer_model: Path) -> None:
@@ -115,11 +101,11 @@ def test_a_tokenizer_larger_than_the_embeddings(tmp_path: Path, tokenizer_model:
         ["rotary_emb.inv_freq", "layers.7.self_attn.rotary_emb.inv_freq"],
     ],
 )
-def test_rotary_tables_are_skipped_and_counted(folder: Path, names: list[str]) -> None:
+def test_rotary_tables_are_skipped_and_counted(smallest_hf: Path, names: list[str]) -> None:
     weights = {hf_name(name): x for name, x in tiny_weights(SMALLEST).items()}
     extra = {name: np.ones(1, np.float32) for name in names}
-    write_safetensors(folder / "model.safetensors", weights | extra)
-    reader = checkpoint.open(folder)
+    write_safetensors(smallest_hf / "model.safetensors", weights | extra)
+    reader = checkpoint.open(smallest_hf)
     (note,) = reader.notes
     assert f"skipped {len(names)} tensor" in note
     assert names[0] in note
@@ -127,10 +113,10 @@ def test_rotary_tables_are_skipped_and_counted(folder: Path, names: list[str]) -
 
 
 @pytest.mark.parametrize("name", ["model.rotary_emb.inv_freq.x", "model.layers.x.inv_freq"])
-def test_other_extras_are_not_skipped(folder: Path, name: str) -> None:
+def test_other_extras_are_not_skipped(smallest_hf: Path, name: str) -> None:
     weights = {hf_name(name): x for name, x in tiny_weights(SMALLEST).items()}
-    write_safetensors(folder / "model.safetensors", weights | {name: np.ones(1, np.float32)})
-    assert name in refusal(folder)
+    write_safetensors(smallest_hf / "model.safetensors", weights | {name: np.ones(1, np.float32)})
+    assert name in refusal(smallest_hf, CodeLlamaError)
 
 
 def tied(folder: Path, head: Any) -> Path:
@@ -161,10 +147,10 @@ def test_a_tied_head_may_not_differ(tmp_path: Path, head: Any) -> None:
         list(reader.tensors())
 
 
-def test_a_missing_head_hints_at_tying(folder: Path) -> None:
+def test_a_missing_head_hints_at_tying(smallest_hf: Path) -> None:
     weights = {hf_name(n): x for n, x in tiny_weights(SMALLEST).items() if n != "lm_head.weight"}
-    write_safetensors(folder / "model.safetensors", weights)
-    error = outcome(folder)
+    write_safetensors(smallest_hf / "model.safetensors", weights)
+    error = outcome(smallest_hf)
     assert isinstance(error, CheckpointError)
     assert "missing 1 tensor of a 1-layer model: lm_head.weight" in str(error)
     assert "tied" in str(error.hint)
@@ -175,7 +161,7 @@ def test_a_missing_head_hints_at_tying(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("fault", ["missing", "misshapen", "turned", "extra", "doubled", "dtype"])
-def test_a_wrong_tensor_is_named(folder: Path, name: str, fault: str) -> None:
+def test_a_wrong_tensor_is_named(smallest_hf: Path, name: str, fault: str) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -192,8 +178,8 @@ def test_a_wrong_tensor_is_named(folder: Path, name: str, fault: str) -> None:
         weights |= {full: x, full.removeprefix("model.").replace("lm_", "model.lm_"): x.clone()}
     elif fault == "dtype":
         weights[full] = x.to(torch.float64)
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    text = refusal(folder)
+    save_file(weights, smallest_hf / "model.safetensors", {"format": "pt"})
+    text = refusal(smallest_hf, CodeLlamaError)
     assert name.removesuffix("weight") in text
     words = {"turned": "wrong shape", "misshapen": "wrong shape", "doubled": "twice",
              "dtype": "F64", "extra": "does not"}  # fmt: skip
@@ -221,103 +207,15 @@ def test_counts_and_a_few_names_are_given(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_a_configuration_of_another_size(folder: Path, change: dict[str, int]) -> None:
-    set_json(folder / "config.json", **change)
-    assert "model" in refusal(folder)
+def test_a_configuration_of_another_size(smallest_hf: Path, change: dict[str, int]) -> None:
+    set_json(smallest_hf / "config.json", **change)
+    assert "model" in refusal(smallest_hf, CodeLlamaError)
 
 
-def test_a_promise_of_very_many_layers_costs_nothing(folder: Path) -> None:
-    set_json(folder / "config.json", num_hidden_layers=2**31 - 1)
-    assert "promises 2147483647 layers, and there are only 12 tensors" in refusal(folder)
-
-
-# --- config.json
-
-SIZES = ["hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-         "head_dim", "intermediate_size", "vocab_size", "max_position_embeddings"]  # fmt: skip
-NUMBERS = ["rms_norm_eps", "rope_theta"]
-
-
-@pytest.mark.parametrize("value", [0, -1, 2**31, 2**63, "2", 1.5, True, [], {}, [2]], ids=str)
-@pytest.mark.parametrize("key", SIZES)
-def test_a_size_that_cannot_be(folder: Path, key: str, value: Any) -> None:
-    set_json(folder / "config.json", **{key: value})
-    refusal(folder)
-
-
-@pytest.mark.parametrize("value", [0, -1, 0.0, -1e-5, "1", True, [], {}], ids=str)
-@pytest.mark.parametrize("key", NUMBERS)
-def test_a_number_that_cannot_be(folder: Path, key: str, value: Any) -> None:
-    set_json(folder / "config.json", **{key: value})
-    text = refusal(folder)
-    assert key.split("_")[-1] in text or "rotary base" in text
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"model_type": "mistral"}, "model_type"),
-        ({"hidden_act": "gelu"}, "hidden_act"),
-        ({"attention_bias": True}, "attention_bias"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),
-        ({"quantization_config": "x"}, "quantised"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2}}, "yarn"),
-        ({"tie_word_embeddings": 1}, "tie_word_embeddings"),
-    ],
-    ids=str,
-)
-def test_what_the_architecture_does_not_do(folder: Path, change: dict, words: str) -> None:
-    set_json(folder / "config.json", **change)
-    assert words in refusal(folder)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "empty"),
-        ("[]", "not a JSON object"),
-        ("null", "not a JSON object"),
-        ("{", "not JSON"),
-        ('{"vocab_size": 3, "vocab_size": 4}', "twice"),
-        ('{"rms_norm_eps": NaN}', "not finite"),
-        ('{"rope_theta": 1e400}', "not finite"),
-        ('{"hidden_size": 1' + "0" * 400 + "}", "too long"),
-        ('{"a":' * 40 + "1" + "}" * 40, "deeper"),
-        ("<!DOCTYPE html><html></html>", "web page"),
-        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS pointer"),
-    ],
-    ids=lambda v: v[:20],
-)
-def test_a_configuration_that_is_not_strict_json(folder: Path, text: str, words: str) -> None:
-    (folder / "config.json").write_text(text)
-    assert words in refusal(folder)
-
-
-def test_a_missing_configuration_is_named(folder: Path) -> None:
-    (folder / "config.json").unlink()
-    assert "config.json: there is no such file" in refusal(folder)
-
-
-def test_any_configuration_bit_flipped_leaves_the_tensors_alone(folder: Path) -> None:
-    """Only numbers that no tensor's shape confirms can change without a refusal."""
-    path = folder / "config.json"
-    config = checkpoint.open(folder).config
-    unconfirmed = {"norm_eps", "max_seq_len"}
-    for bit in range(0, 8 * path.stat().st_size, 3):
-        with flipped(path, bit):
-            try:
-                found = checkpoint.open(folder).config
-            except CodeLlamaError:
-                continue
-        changed = {name for name, value in vars(config).items() if getattr(found, name) != value}
-        assert changed <= unconfirmed, f"bit {bit}"
-
-
-def test_code_in_a_model_folder_is_reported_and_not_run(folder: Path) -> None:
-    set_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "evil.Model"})
-    (folder / "evil.py").write_text("raise SystemExit('ran')")
-    (note,) = checkpoint.open(folder).notes
-    assert "`auto_map`" in note
+def test_a_promise_of_very_many_layers_costs_nothing(smallest_hf: Path) -> None:
+    set_json(smallest_hf / "config.json", num_hidden_layers=2**31 - 1)
+    text = refusal(smallest_hf)
+    assert "promises 2147483647 layers, and there are only 12 tensors" in text
 
 
 # --- where sequences begin and end
@@ -336,30 +234,30 @@ def test_code_in_a_model_folder_is_reported_and_not_run(folder: Path) -> None:
     ids=str,
 )
 def test_ends_as_the_files_say(
-    folder: Path, config: dict, generation: dict | None, expected: tuple
+    smallest_hf: Path, config: dict, generation: dict | None, expected: tuple
 ) -> None:
-    set_json(folder / "config.json", **config)
+    set_json(smallest_hf / "config.json", **config)
     if generation is not None:
-        write_json(folder / "generation_config.json", generation)
+        write_json(smallest_hf / "generation_config.json", generation)
     bos_id, eos_ids = expected
-    found = checkpoint.open(folder).generation
+    found = checkpoint.open(smallest_hf).generation
     assert found == GenerationDefaults(bos_id=bos_id, eos_ids=eos_ids)
 
 
 @pytest.mark.parametrize("value", [-1, 3, 2**63, "2", True, 1.0, {}, [[2]], [2, "x"]], ids=str)
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
-def test_an_end_that_is_no_token(folder: Path, file: str, value: Any) -> None:
-    if not (folder / file).exists():
-        write_json(folder / file, {})
-    set_json(folder / file, eos_token_id=value)
-    text = refusal(folder)
+def test_an_end_that_is_no_token(smallest_hf: Path, file: str, value: Any) -> None:
+    if not (smallest_hf / file).exists():
+        write_json(smallest_hf / file, {})
+    set_json(smallest_hf / file, eos_token_id=value)
+    text = refusal(smallest_hf, CodeLlamaError)
     assert file in text
     assert "eos_token_id" in text
 
 
-def test_only_one_beginning(folder: Path) -> None:
-    set_json(folder / "config.json", bos_token_id=[1, 2])
-    assert "bos_token_id" in refusal(folder)
+def test_only_one_beginning(smallest_hf: Path) -> None:
+    set_json(smallest_hf / "config.json", bos_token_id=[1, 2])
+    assert "bos_token_id" in refusal(smallest_hf, CodeLlamaError)
 
 
 # --- chat
@@ -399,7 +297,7 @@ def test_the_chat_form_and_the_template(
     assert reader.chat_form == form
 
 
-def test_a_chat_form_of_ours_that_does_not_exist(folder: Path) -> None:
-    write_json(folder / "tokenizer_config.json", {"codellama": {"chat_form": ["x"]}})
+def test_a_chat_form_of_ours_that_does_not_exist(smallest_hf: Path) -> None:
+    write_json(smallest_hf / "tokenizer_config.json", {"codellama": {"chat_form": ["x"]}})
     with pytest.raises(CheckpointError, match="expected inst, step or null"):
-        _ = checkpoint.open(folder).chat_form
+        _ = checkpoint.open(smallest_hf).chat_form

@@ -1,265 +1,21 @@
-"""Meta's folders: sizes from params.json, shards joined, everything accounted for."""
+"""Meta's folders: every tensor accounted for, tokenizer and chat, and files that are not theirs."""
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import shutil
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from checkpoints_tiny import TINY, tiny_config, tiny_sentencepiece, tiny_weights, write_meta
+from checkpoints_tiny import TINY, tiny_config, tiny_sentencepiece, write_meta
 from codellama import checkpoint
-from codellama.checkpoint import meta
-from codellama.checkpoint.meta_params import config_from_params
-from codellama.errors import CheckpointError, CodeLlamaError, ConfigError
-from codellama.model.family import MEMBERS
-from hostile import SMALLEST, contents, outcome, watch
-from hostile_pth import put
-
-State = dict[str, torch.Tensor]
-
-# What Meta's files say (but for the vocabulary, which they leave out).
-PARAMS_7B = {"dim": 4096, "n_layers": 32, "n_heads": 32, "multiple_of": 256,
-             "ffn_dim_multiplier": 1.0, "norm_eps": 1e-5, "rope_theta": 1000000}  # fmt: skip
-PARAMS = {
-    "7B": PARAMS_7B,
-    "13B": PARAMS_7B | {"dim": 5120, "n_layers": 40, "n_heads": 40},
-    "34B": PARAMS_7B | {"dim": 8192, "n_layers": 48, "n_heads": 64, "n_kv_heads": 8},
-    "70B": PARAMS_7B
-    | {"dim": 8192, "n_layers": 80, "n_heads": 64, "n_kv_heads": 8, "multiple_of": 4096,
-       "ffn_dim_multiplier": 1.3},
-}  # fmt: skip
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_meta(tmp_path / "model", SMALLEST, tokenizer=False)
-
-
-@pytest.fixture
-def two(tmp_path: Path) -> Path:
-    """A model in two files."""
-    return write_meta(tmp_path / "two", n_shards=2, tokenizer=False)
-
-
-def refusal(path: Path, kind: type[CodeLlamaError] = CheckpointError) -> str:
-    error = outcome(path)
-    assert isinstance(error, kind), "this should have been refused"
-    assert str(path) in str(error)
-    return str(error)
-
-
-def change_params(folder: Path, **changes: Any) -> None:
-    path = folder / "params.json"
-    params = json.loads(path.read_text())
-    for key, value in changes.items():
-        params.pop(key, None)
-        if value is not ...:
-            params[key] = value
-    path.write_text(json.dumps(params))
-
-
-def change_state(folder: Path, change: Callable[[State], object], shard: int = 0) -> None:
-    path = folder / f"consolidated.{shard:02d}.pth"
-    state = torch.load(path, weights_only=True)
-    change(state)
-    out = io.BytesIO()
-    torch.save(state, out)
-    put(path, out.getvalue())
-
-
-# --- sizes
-
-
-@pytest.mark.parametrize("member", MEMBERS, ids=lambda m: m.name)
-def test_params_json_gives_the_family_s_sizes(member: Any) -> None:
-    params = dict(PARAMS[member.size])
-    if member.config.rope_theta == 1e4:
-        del params["rope_theta"]
-    config, notes = config_from_params(params, "params.json", member.config.vocab_size)
-    assert config == member.config
-    assert any(f"context length {config.max_seq_len}" in note for note in notes)
-    assert any(note.startswith("rotary base") for note in notes) == ("rope_theta" not in params)
-
-
-def test_keys_that_are_absent_have_the_values_of_meta_s_code(tmp_path: Path) -> None:
-    config = tiny_config(n_kv_heads=4, ffn_dim=256, rope_theta=1e4)
-    folder = write_meta(tmp_path, config, tokenizer=False)
-    change_params(folder, rope_theta=..., multiple_of=..., ffn_dim_multiplier=...)
-    reader = checkpoint.open(folder)
-    assert reader.config == tiny_config(n_kv_heads=4, ffn_dim=256, rope_theta=1e4, max_seq_len=4096)
-    assert reader.notes[0].startswith("rotary base 10000: params.json gives none")
-    assert reader.notes[1].startswith("context length 4096")
-    change_params(folder, rope_theta=None, n_kv_heads=None, ffn_dim_multiplier=None, vocab_size=-1)
-    assert checkpoint.open(folder).config == reader.config
-    change_params(folder, vocab_size=config.vocab_size, use_scaled_rope=False)
-    assert checkpoint.open(folder).config == reader.config
-
-
-BIG = [1 << 31, 1 << 63, 10**19]
-WRONG_PARAMS: list[tuple[str, Any]] = [
-    *((key, value) for key in ("dim", "n_layers", "n_heads")
-      for value in (..., None, 0, -1, 1.0, "2", True, [1], {}, *BIG)),
-    *((key, value) for key in ("n_kv_heads", "multiple_of")
-      for value in (0, -1, 1.5, "2", True, [], *BIG)),
-    *(("ffn_dim_multiplier", value) for value in (0, -1, "1", True, [], 1e300, 1e3)),
-    *(("norm_eps", value) for value in (..., None, 0, -1e-5, "1e-5", True, 1e300)),
-    *(("rope_theta", value) for value in (0, -1, "10000", True, [], 1e300)),
-    *(("vocab_size", value) for value in (0, -2, 321, "320", True, [], 1 << 63)),
-    ("use_scaled_rope", True), ("use_scaled_rope", 1), ("quantization_args", {}),
-    ("n_expert", 8), ("max_seq_len", 16384), ("", 1), ("dIm", 64),
-    ("n_kv_heads", 3), ("n_heads", 3), ("n_heads", 5), ("n_heads", 64),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("key", "value"), WRONG_PARAMS, ids=lambda v: str(v)[:20])
-def test_params_that_cannot_be_are_named(tmp_path: Path, key: str, value: Any) -> None:
-    folder = write_meta(tmp_path, tokenizer=False)
-    change_params(folder, **{key: value})
-    text = refusal(folder, ConfigError)
-    assert "params.json" in text
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"dim": 128}, "wrong shape"),
-        ({"dim": 32, "n_heads": 2}, "wrong shape"),
-        ({"n_layers": 1}, "that a 1-layer model does not"),
-        ({"n_layers": 3}, "is missing 9 tensors of a 3-layer model"),
-        ({"n_layers": 1 << 30}, "promises 1073741824 layers"),
-        ({"n_heads": 8}, "wrong shape"),
-        ({"n_kv_heads": 4}, "wrong shape"),
-        ({"n_kv_heads": 1}, "wrong shape"),
-        ({"multiple_of": 97}, "wrong shape"),
-        ({"ffn_dim_multiplier": None}, "wrong shape"),
-    ],
-    ids=str,
-)
-def test_params_of_another_model_are_named(
-    tmp_path: Path, changes: dict[str, Any], words: str
-) -> None:
-    """Mixed sizes, and a feed-forward width that the rule gives and the weights do not have."""
-    folder = write_meta(tmp_path, tokenizer=False)
-    change_params(folder, **changes)
-    assert words in refusal(folder)
-
-
-@pytest.mark.parametrize(
-    "text", [b"", b"[]", b"{", b"1", b'{"dim": 1, "dim": 2}', b'{"dim": NaN}', b"\xff", b"{}x"]
-)
-def test_params_that_are_not_strict_json(folder: Path, text: bytes) -> None:
-    (folder / "params.json").write_bytes(text)
-    assert "params.json" in refusal(folder)
-
-
-def test_params_json_is_needed_and_small(folder: Path) -> None:
-    (folder / "params.json").write_text(" " * (1 << 20) + "{}")
-    assert "at most" in refusal(folder)
-    (folder / "params.json").unlink()
-    assert "params.json" in refusal(folder)
-
-
-# --- files
-
-
-def test_the_shards_are_numbered_without_a_gap(two: Path) -> None:
-    shutil.copy(two / "consolidated.01.pth", two / "consolidated.03.pth")
-    assert "consolidated.02.pth is missing" in refusal(two)
-    (two / "consolidated.00.pth").unlink()
-    assert "consolidated.00.pth is missing" in refusal(two)
-
-
-@pytest.mark.parametrize("middle", ["0", "00 (1)", "x", "", "٠١", "00.pth", "00.PTH", "001"])
-def test_a_shard_of_another_name_is_refused(two: Path, middle: str) -> None:
-    shutil.copy(two / "consolidated.01.pth", two / f"consolidated.{middle}.pth")
-    assert "consolidated.NN.pth" in refusal(two)
-
-
-def test_there_are_at_most_eight_shards(two: Path) -> None:
-    for i in range(2, 9):
-        shutil.copy(two / "consolidated.01.pth", two / f"consolidated.{i:02d}.pth")
-    assert "more than 8" in refusal(two)
-
-
-def test_a_folder_without_shards_is_refused(folder: Path) -> None:
-    (folder / "consolidated.00.pth").unlink()
-    with pytest.raises(CheckpointError, match="holds no consolidated"):
-        meta.open(folder)
-
-
-@pytest.mark.parametrize(("n_shards", "n_left"), [(2, 1), (4, 1), (4, 2)])
-def test_shards_that_were_not_downloaded_are_counted(
-    tmp_path: Path, n_shards: int, n_left: int
-) -> None:
-    folder = write_meta(tmp_path, tiny_config(n_kv_heads=4), n_shards=n_shards, tokenizer=False)
-    for i in range(n_left, n_shards):
-        (folder / f"consolidated.{i:02d}.pth").unlink()
-    assert f"has {n_left} of {n_shards} consolidated files" in refusal(folder)
-
-
-def test_a_shard_too_many_is_refused(two: Path) -> None:
-    shutil.copy(two / "consolidated.01.pth", two / "consolidated.02.pth")
-    assert "wrong shape" in refusal(two)
-
-
-def test_a_shard_of_another_model_is_refused(two: Path, tmp_path: Path) -> None:
-    others = {
-        "smaller": tiny_config(dim=32, head_dim=8),
-        "longer": tiny_config(n_layers=3),
-        "of another vocabulary": tiny_config(vocab_size=324),
-    }
-    for name, config in others.items():
-        other = write_meta(tmp_path / name, config, n_shards=2, tokenizer=False)
-        for i in range(2):
-            mixed = shutil.copytree(two, tmp_path / f"{name} {i}")
-            file = f"consolidated.{i:02d}.pth"
-            shutil.copy(other / file, mixed / file)
-            assert "parts do not fit" in (text := refusal(mixed)) or "only one of" in text
-
-
-def test_shards_of_two_trainings_are_found_by_their_norms(two: Path, tmp_path: Path) -> None:
-    """Same sizes, other numbers: only what should be the same in all files can tell."""
-    other = write_meta(
-        tmp_path / "other", weights=tiny_weights(seed=1), n_shards=2, tokenizer=False
-    )
-    shutil.copy(other / "consolidated.01.pth", two / "consolidated.01.pth")
-    text = refusal(two)
-    assert "hold different values" in text
-    assert "norm" in text
-
-
-def test_shards_in_different_formats_are_refused(two: Path, tmp_path: Path) -> None:
-    other = write_meta(tmp_path / "other", n_shards=2, dtype="F16", tokenizer=False)
-    shutil.copy(other / "consolidated.01.pth", two / "consolidated.01.pth")
-    text = refusal(two)
-    assert "BF16" in text
-    assert "F16" in text.replace("BF16", "")
-
-
-def test_formats_may_differ_from_tensor_to_tensor(folder: Path) -> None:
-    def widen(state: State) -> None:
-        state["norm.weight"] = state["norm.weight"].float()
-        state["output.weight"] = state["output.weight"].half()
-
-    before = {name: tensor.to_float32() for name, tensor in checkpoint.open(folder).tensors()}
-    change_state(folder, widen)
-    reader = checkpoint.open(folder)
-    assert {name: info.format for name, info in reader.infos.items() if info.format != "BF16"} == {
-        "norm.weight": "F32",
-        "lm_head.weight": "F16",
-    }
-    for name, tensor in reader.tensors():
-        assert np.array_equal(tensor.to_float32(), before[name])
-
+from codellama.errors import CheckpointError
+from hostile import SMALLEST, contents, cut, grow, refusal, rewrite, watch
+from hostile_pth import State, change_state
 
 # --- tensors
 
@@ -307,35 +63,35 @@ STATES: dict[str, tuple[Callable[[State], object], str]] = {
 
 
 @pytest.mark.parametrize("what", STATES)
-def test_tensors_that_are_not_this_model_s_are_named(folder: Path, what: str) -> None:
+def test_tensors_that_are_not_this_model_s_are_named(smallest_meta: Path, what: str) -> None:
     change, words = STATES[what]
-    change_state(folder, change)
-    assert words in refusal(folder)
+    change_state(smallest_meta, change)
+    assert words in refusal(smallest_meta)
 
 
-def test_a_tensor_in_one_shard_only_is_refused(two: Path) -> None:
-    change_state(two, lambda s: s.update(extra=torch.zeros(1)), 0)
-    assert "'extra' is in only one of" in refusal(two)
-    change_state(two, lambda s: s.update(extra=torch.zeros(1)), 1)
-    assert "has 1 tensor that" in refusal(two)
+def test_a_tensor_in_one_shard_only_is_refused(two_shards: Path) -> None:
+    change_state(two_shards, lambda s: s.update(extra=torch.zeros(1)), 0)
+    assert "'extra' is in only one of" in refusal(two_shards)
+    change_state(two_shards, lambda s: s.update(extra=torch.zeros(1)), 1)
+    assert "has 1 tensor that" in refusal(two_shards)
 
 
-def test_rotary_tables_are_skipped_and_said_to_be(folder: Path) -> None:
-    expected = contents(folder)
+def test_rotary_tables_are_skipped_and_said_to_be(smallest_meta: Path) -> None:
+    expected = contents(smallest_meta)
     tables = ["rope.freqs", "layers.0.attention.inner_attention.rope.freqs"]
-    change_state(folder, lambda s: s.update({name: torch.ones(1) for name in tables}))
-    reader = checkpoint.open(folder)
-    assert contents(folder) == expected
+    change_state(smallest_meta, lambda s: s.update({name: torch.ones(1) for name in tables}))
+    reader = checkpoint.open(smallest_meta)
+    assert contents(smallest_meta) == expected
     note = next(note for note in reader.notes if note.startswith("skipped"))
     assert "2 tensors" in note
     assert all(name in note for name in tables)
     assert len(reader.infos) == len(SMALLEST.tensor_shapes())
 
 
-def test_infos_are_what_comes(two: Path) -> None:
-    reader = checkpoint.open(two)
+def test_infos_are_what_comes(two_shards: Path) -> None:
+    reader = checkpoint.open(two_shards)
     assert reader.kind == "meta"
-    assert reader.path == two
+    assert reader.path == two_shards
     assert {name: info.shape for name, info in reader.infos.items()} == TINY.tensor_shapes()
     names = []
     for name, tensor in reader.tensors():
@@ -464,17 +220,17 @@ def test_only_regular_files_inside_are_opened(tmp_path: Path, name: str, what: s
     ],
     ids=lambda v: str(v)[:12],
 )
-def test_what_is_there_instead_is_named(folder: Path, data: bytes, words: str) -> None:
-    (folder / "consolidated.00.pth").write_bytes(data)
-    text = refusal(folder)
+def test_what_is_there_instead_is_named(smallest_meta: Path, data: bytes, words: str) -> None:
+    (smallest_meta / "consolidated.00.pth").write_bytes(data)
+    text = refusal(smallest_meta)
     assert words in text
     assert "consolidated.00.pth" in text
 
 
-def test_opening_and_reading_touch_nothing_else(folder: Path) -> None:
-    contents(folder)
+def test_opening_and_reading_touch_nothing_else(smallest_meta: Path) -> None:
+    contents(smallest_meta)
     with watch() as watched:
-        contents(folder)
+        contents(smallest_meta)
     assert watched.others == []
     names = {Path(path).name for path in watched.opened}
     assert names == {"params.json", "consolidated.00.pth"}
@@ -483,36 +239,24 @@ def test_opening_and_reading_touch_nothing_else(folder: Path) -> None:
 # --- files that change meanwhile
 
 
-def cut(path: Path) -> None:
-    os.truncate(path, path.stat().st_size - 100)
-
-
-def grow(path: Path) -> None:
-    os.truncate(path, path.stat().st_size + 1)
-
-
-def rewrite(path: Path) -> None:
-    put(path, path.read_bytes()[::-1])
-
-
 @pytest.mark.parametrize("change", [cut, grow, rewrite], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("n_before", [0, 1, 5])
 def test_a_file_that_changes_is_noticed(
-    two: Path, change: Callable[[Path], None], n_before: int
+    two_shards: Path, change: Callable[[Path], None], n_before: int
 ) -> None:
-    tensors = checkpoint.open(two).tensors()
+    tensors = checkpoint.open(two_shards).tensors()
     for _ in range(n_before):
         next(tensors)
-    path = two / "consolidated.01.pth"
+    path = two_shards / "consolidated.01.pth"
     os.utime(path, ns=(0, 0))
     change(path)
     with pytest.raises(CheckpointError, match=r"changed while it was being read|checksum"):
         list(tensors)
 
 
-def test_a_file_that_is_replaced_or_removed_is_read_to_its_end(two: Path) -> None:
-    expected = contents(two)
-    reader = checkpoint.open(two)
-    shutil.rmtree(two)
+def test_a_file_that_is_replaced_or_removed_is_read_to_its_end(two_shards: Path) -> None:
+    expected = contents(two_shards)
+    reader = checkpoint.open(two_shards)
+    shutil.rmtree(two_shards)
     found = {name: (str(t.format), t.shape, t.data.tobytes()) for name, t in reader.tensors()}
     assert found == expected

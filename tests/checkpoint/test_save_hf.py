@@ -1,13 +1,10 @@
-"""Saving: what others read back, load∘save = identity, and whole or not at all."""
+"""Saving: what others read back, load∘save = identity, and what cannot be saved."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +21,7 @@ from codellama.model.config import ModelConfig
 from codellama.quant.formats import Format, Tensor
 from codellama.text.tokenizer import Tokenizer
 from hostile import contents, split_safetensors
-
-GENERATION = GenerationDefaults(bos_id=1, eos_ids=(2,))
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tokenizer_model: Path) -> Tokenizer:
-    return Tokenizer.open(tokenizer_model)
-
-
-def as_tensors(weights: Weights, format: Format = Format.F32) -> dict[str, Tensor]:
-    return {name: Tensor.from_float32(x, format) for name, x in weights.items()}
-
-
-@pytest.fixture
-def dst(tmp_path: Path) -> Path:
-    return tmp_path / "made" / "model"
-
-
-def write(dst: Path, tokenizer: Tokenizer, **changes: Any) -> tuple[str, ...]:
-    """`save_hf` of the tiny model."""
-    given = {
-        "config": tiny_config(),
-        "tensors": as_tensors(tiny_weights()).items(),
-        "tokenizer": tokenizer,
-        "generation": GENERATION,
-        "chat_form": None,
-    } | changes
-    return save_hf(dst, **given)
-
-
-def only(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
+from saving_tiny import as_tensors, only, save_tiny
 
 # --- what others read back
 
@@ -69,7 +34,7 @@ def test_transformers_computes_the_same(
     from transformers import AutoModelForCausalLM
 
     original = write_hf(dst.parent / "original")
-    write(dst, tokenizer, max_shard_bytes=max_shard_bytes)
+    save_tiny(dst, tokenizer, max_shard_bytes=max_shard_bytes)
     assert len(list(dst.glob("*.safetensors"))) == n_shards
     ids = torch.tensor([[1, 5, 300, 17, 44, 2, 9]])
     logits = []
@@ -87,7 +52,7 @@ def test_transformers_takes_the_format_and_the_ends(dst: Path, tokenizer: Tokeni
     from transformers import AutoModelForCausalLM
 
     ends = GenerationDefaults(bos_id=1, eos_ids=(2, 319))
-    write(dst, tokenizer, dtype="BF16", generation=ends)
+    save_tiny(dst, tokenizer, dtype="BF16", generation=ends)
     model = AutoModelForCausalLM.from_pretrained(dst, local_files_only=True)
     assert model.dtype == torch.bfloat16
     assert model.config.rope_parameters["rope_theta"] == 1e6
@@ -102,7 +67,7 @@ TEXTS = ["def f(x):\n    return x", " x", "  x", "", "\n", "é漢字😀", "impo
 def test_transformers_reads_the_tokenizer(dst: Path, tokenizer: Tokenizer, form: Any) -> None:
     from transformers import AutoTokenizer
 
-    write(dst, tokenizer, chat_form=form)
+    save_tiny(dst, tokenizer, chat_form=form)
     theirs = AutoTokenizer.from_pretrained(dst, local_files_only=True)
     for text in TEXTS:
         ids = tokenizer.encode(text, bos=True)
@@ -123,7 +88,7 @@ def test_the_safetensors_library_reads_the_weights(
 ) -> None:
     from safetensors.torch import load_file
 
-    write(dst, tokenizer, dtype=dtype)
+    save_tiny(dst, tokenizer, dtype=dtype)
     found = load_file(dst / "model.safetensors")
     assert len(found) == len(weights)
     for name, x in weights.items():
@@ -161,7 +126,7 @@ def test_arbitrary_bits_survive(dst: Path, tokenizer: Tokenizer, config: ModelCo
         name: Tensor(Format.BF16, shape, rng.integers(0, 256, 2 * int(np.prod(shape)), np.uint8))
         for name, shape in config.tensor_shapes().items()
     }
-    write(dst, tokenizer, tensors=tensors.items())
+    save_tiny(dst, tokenizer, tensors=tensors.items())
     found = contents(dst)
     assert all(found[name][2] == t.data.tobytes() for name, t in tensors.items())
 
@@ -172,7 +137,7 @@ def test_mixed_formats_are_kept(dst: Path, tokenizer: Tokenizer, weights: Weight
         (name, Tensor.from_float32(x, formats[i % 3]))
         for i, (name, x) in enumerate(weights.items())
     ]
-    write(dst, tokenizer, tensors=tensors)
+    save_tiny(dst, tokenizer, tensors=tensors)
     assert {name: f for name, (f, _, _) in contents(dst).items()} == {
         name: t.format for name, t in tensors
     }
@@ -186,7 +151,7 @@ def test_the_configuration_names_the_format_of_most_numbers(
         (name, Tensor.from_float32(x, Format(format) if x.ndim == 2 else Format.F32))
         for name, x in weights.items()
     ]
-    write(dst, tokenizer, tensors=tensors)
+    save_tiny(dst, tokenizer, tensors=tensors)
     config = json.loads((dst / "config.json").read_text())
     assert config["dtype"] == config["torch_dtype"] == word
 
@@ -195,7 +160,7 @@ def test_the_configuration_names_the_format_of_most_numbers(
 @pytest.mark.parametrize("eos_ids", [(), (2,), (2, 5)], ids=str)
 def test_form_and_ends_are_kept(dst: Path, tokenizer: Tokenizer, form: Any, eos_ids: Any) -> None:
     generation = GenerationDefaults(bos_id=1, eos_ids=eos_ids)
-    write(dst, tokenizer, chat_form=form, generation=generation)
+    save_tiny(dst, tokenizer, chat_form=form, generation=generation)
     reader = checkpoint.open(dst)
     assert reader.chat_form == form
     assert reader.generation == generation
@@ -204,22 +169,22 @@ def test_form_and_ends_are_kept(dst: Path, tokenizer: Tokenizer, form: Any, eos_
 
 def test_any_order_of_tensors_will_do(dst: Path, tokenizer: Tokenizer, weights: Weights) -> None:
     backwards = dict(reversed(as_tensors(weights).items()))
-    write(dst, tokenizer, tensors=backwards.items())
-    write(dst.with_name("forwards"), tokenizer)
+    save_tiny(dst, tokenizer, tensors=backwards.items())
+    save_tiny(dst.with_name("forwards"), tokenizer)
     assert contents(dst) == contents(dst.with_name("forwards"))
 
 
 def test_the_same_model_gives_the_same_bytes(dst: Path, tokenizer: Tokenizer) -> None:
     again = dst.with_name("again")
-    write(dst, tokenizer)
-    write(again, tokenizer)
+    save_tiny(dst, tokenizer)
+    save_tiny(again, tokenizer)
     assert only(dst) == only(again)
     assert all((dst / n).read_bytes() == (again / n).read_bytes() for n in only(dst))
 
 
 def test_tied_embeddings_have_no_head(dst: Path, tokenizer: Tokenizer) -> None:
     config = tiny_config(tie_embeddings=True)
-    write(dst, tokenizer, config=config, tensors=as_tensors(tiny_weights(config)).items())
+    save_tiny(dst, tokenizer, config=config, tensors=as_tensors(tiny_weights(config)).items())
     reader = checkpoint.open(dst)
     assert reader.config.tie_embeddings
     assert "lm_head.weight" not in dict(reader.tensors())
@@ -229,7 +194,7 @@ def test_tied_embeddings_have_no_head(dst: Path, tokenizer: Tokenizer) -> None:
 
 
 def test_what_is_written(dst: Path, tokenizer: Tokenizer) -> None:
-    write(dst, tokenizer)
+    save_tiny(dst, tokenizer)
     assert only(dst) == [
         "config.json", "generation_config.json", "model.safetensors",
         "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
@@ -242,7 +207,7 @@ def test_what_is_written(dst: Path, tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("max_shard_bytes", [1, 30_000, 100_000])
 def test_shards(dst: Path, tokenizer: Tokenizer, max_shard_bytes: int) -> None:
-    write(dst, tokenizer, max_shard_bytes=max_shard_bytes)
+    save_tiny(dst, tokenizer, max_shard_bytes=max_shard_bytes)
     index = json.loads((dst / "model.safetensors.index.json").read_text())
     files = sorted(dst.glob("*.safetensors"))
     assert sorted(set(index["weight_map"].values())) == [file.name for file in files]
@@ -251,7 +216,7 @@ def test_shards(dst: Path, tokenizer: Tokenizer, max_shard_bytes: int) -> None:
         header, data = split_safetensors(file.read_bytes())
         assert len(data) <= max_shard_bytes or len(header) == 2  # one tensor and the metadata
         assert (file.stat().st_size - len(data)) % 64 == 0
-    write(dst.with_name("single"), tokenizer)
+    save_tiny(dst.with_name("single"), tokenizer)
     assert contents(dst) == contents(dst.with_name("single"))
 
 
@@ -260,7 +225,7 @@ def test_more_files_than_can_be_read_back(
 ) -> None:
     monkeypatch.setattr(save, "MAX_SHARDS", 20)
     with pytest.raises(CheckpointError, match="21 files are more than the 20"):
-        write(dst, tokenizer, max_shard_bytes=1)
+        save_tiny(dst, tokenizer, max_shard_bytes=1)
     assert only(dst.parent) == []
 
 
@@ -276,7 +241,7 @@ def test_blocks_are_dequantised_and_it_is_said(
         name: Tensor.from_float32(x, block if x.ndim == 2 else Format.F32)
         for name, x in weights.items()
     }
-    notes = write(dst, tokenizer, tensors=tensors.items(), dtype=dtype)
+    notes = save_tiny(dst, tokenizer, tensors=tensors.items(), dtype=dtype)
     assert f"16 tensors dequantised from {block} to {result}" in notes
     found = dict(checkpoint.open(dst).tensors())
     for name, tensor in tensors.items():
@@ -286,16 +251,16 @@ def test_blocks_are_dequantised_and_it_is_said(
 
 
 def test_rounding_is_said_and_widening_is_not(dst: Path, tokenizer: Tokenizer) -> None:
-    assert write(dst, tokenizer, dtype="F16") == ("21 tensors rounded from F32 to F16",)
+    assert save_tiny(dst, tokenizer, dtype="F16") == ("21 tensors rounded from F32 to F16",)
     wide = as_tensors(tiny_weights(), Format.BF16)
-    assert write(dst.with_name("b"), tokenizer, tensors=wide.items(), dtype="F32") == ()
+    assert save_tiny(dst.with_name("b"), tokenizer, tensors=wide.items(), dtype="F32") == ()
 
 
 def test_a_number_too_large_is_named_and_nothing_is_left(dst: Path, tokenizer: Tokenizer) -> None:
     weights = tiny_weights()
     weights["layers.1.mlp.up_proj.weight"][3, 3] = 1e6
     with pytest.raises(CheckpointError, match=r"layers.1.mlp.up_proj.weight: .* 1e\+06 .* F16"):
-        write(dst, tokenizer, tensors=as_tensors(weights).items(), dtype="F16")
+        save_tiny(dst, tokenizer, tensors=as_tensors(weights).items(), dtype="F16")
     assert only(dst.parent) == []
 
 
@@ -329,194 +294,12 @@ def test_a_wrong_tensor_leaves_nothing(
                 yield ("ghost" if fault == "extra" else name), tensor
 
     with pytest.raises(CheckpointError, match=words):
-        write(dst, tokenizer, tensors=tensors())
+        save_tiny(dst, tokenizer, tensors=tensors())
     assert only(dst.parent) == []
 
 
 def test_a_tokenizer_larger_than_the_model(dst: Path, tokenizer: Tokenizer) -> None:
     config = tiny_config(vocab_size=310)
     with pytest.raises(CheckpointError, match="320 pieces and the model embeds 310"):
-        write(dst, tokenizer, config=config, tensors=as_tensors(tiny_weights(config)).items())
+        save_tiny(dst, tokenizer, config=config, tensors=as_tensors(tiny_weights(config)).items())
     assert not dst.exists()
-
-
-# --- the destination
-
-
-@pytest.mark.parametrize("kind", ["file", "link", "full"])
-def test_what_exists_is_not_touched(dst: Path, tokenizer: Tokenizer, kind: str) -> None:
-    dst.parent.mkdir()
-    if kind == "file":
-        dst.write_text("precious")
-    elif kind == "link":
-        dst.symlink_to(dst.parent)
-    else:
-        dst.mkdir()
-        (dst / "config.json").write_text("precious")
-    with pytest.raises(CheckpointError, match="exists"):
-        write(dst, tokenizer)
-    assert only(dst.parent) == ["model"]
-    assert (
-        kind == "link" or "precious" in (dst if kind == "file" else dst / "config.json").read_text()
-    )
-
-
-def test_an_empty_folder_is_filled(dst: Path, tokenizer: Tokenizer) -> None:
-    dst.mkdir(parents=True)
-    write(dst, tokenizer)
-    assert len(contents(dst)) == 21
-
-
-def test_overwriting_replaces_the_whole_folder(dst: Path, tokenizer: Tokenizer) -> None:
-    write(dst, tokenizer, max_shard_bytes=1, chat_form="inst")
-    new = as_tensors(tiny_weights(seed=1))
-    write(dst, tokenizer, tensors=new.items(), overwrite=True)
-    assert len(only(dst)) == 6
-    assert contents(dst)["norm.weight"][2] == new["norm.weight"].data.tobytes()
-    assert checkpoint.open(dst).chat_form is None
-    assert only(dst.parent) == ["model"]
-
-
-@pytest.mark.parametrize("name", ["notes.txt", "thesis", "README.md", "x.safetensors"])
-def test_overwriting_spares_other_people_s_files(
-    dst: Path, tokenizer: Tokenizer, name: str
-) -> None:
-    write(dst, tokenizer)
-    (dst / name).write_text("precious")
-    with pytest.raises(CheckpointError, match=f"would be lost, such as {name}"):
-        write(dst, tokenizer, overwrite=True)
-    assert (dst / name).read_text() == "precious"
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_overwriting_is_no_way_to_write_over_a_file(
-    dst: Path, tokenizer: Tokenizer, overwrite: bool
-) -> None:
-    dst.parent.mkdir()
-    dst.write_text("precious")
-    with pytest.raises(CheckpointError, match="is not a folder"):
-        write(dst, tokenizer, overwrite=overwrite)
-    assert dst.read_text() == "precious"
-
-
-def test_a_place_that_cannot_be_written(dst: Path, tokenizer: Tokenizer) -> None:
-    dst.parent.write_text("a file where a folder should be")
-    with pytest.raises(CheckpointError, match="cannot be written"):
-        write(dst, tokenizer)
-
-
-# --- failures at every step
-
-
-class Fault(BaseException):
-    """Unlike an OSError, nothing expects it."""
-
-
-def fail_at(monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException) -> list[int]:
-    """Makes the `step`-th file operation of a save fail; counts them."""
-    count = [0]
-
-    def wrapped(real: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            count[0] += 1
-            if count[0] == step:
-                raise error
-            return real(*args, **kwargs)
-
-        return call
-
-    monkeypatch.setattr(os, "fsync", wrapped(os.fsync))
-    for name in ("rename", "mkdir", "open"):
-        monkeypatch.setattr(Path, name, wrapped(getattr(Path, name)))
-    return count
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Fault()], ids=repr)
-@pytest.mark.parametrize("existing", [False, True])
-def test_a_failure_at_any_step_leaves_the_old_or_the_new(
-    dst: Path, tokenizer: Tokenizer, existing: bool, error: BaseException
-) -> None:
-    old, new = as_tensors(tiny_weights(seed=1)), as_tensors(tiny_weights())
-
-    def start() -> None:
-        for path in sorted(dst.parent.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-        if existing:
-            write(dst, tokenizer, tensors=old.items())
-
-    def attempt(step: int) -> int:
-        start()
-        with pytest.MonkeyPatch.context() as patch:
-            count = fail_at(patch, step, error)
-            with suppress(Fault if isinstance(error, Fault) else CheckpointError):
-                write(dst, tokenizer, tensors=new.items(), overwrite=True)
-        return count[0]
-
-    n_steps = attempt(0)
-    assert n_steps > 15
-    for step in range(1, n_steps + 1):
-        attempt(step)
-        # The last step syncs the folder above, when the new checkpoint is already visible.
-        expected = new if step == n_steps else old if existing else None
-        assert dst.exists() == (expected is not None)
-        if expected is not None:
-            found = {name: data for name, (_, _, data) in contents(dst).items()}
-            assert found == {name: tensor.data.tobytes() for name, tensor in expected.items()}
-        beside = [name for name in only(dst.parent) if name != "model"]
-        assert all(".old-" in name for name in beside)
-        assert len(beside) == (existing and step == n_steps)
-
-
-KILL = """
-import os, sys
-from pathlib import Path
-step, count = int(sys.argv[1]), 0
-def wrapped(real):
-    def call(*args, **kwargs):
-        global count
-        count += 1
-        if count == step:
-            os._exit(9)
-        return real(*args, **kwargs)
-    return call
-from codellama.checkpoint.convert import convert
-from codellama.text.tokenizer import Tokenizer
-import codellama.checkpoint.huggingface, codellama.checkpoint.save
-os.fsync = wrapped(os.fsync)
-for name in ("rename", "mkdir"):
-    setattr(Path, name, wrapped(getattr(Path, name)))
-convert(sys.argv[2], sys.argv[3], dtype="BF16", overwrite=True)
-"""
-
-
-@pytest.mark.parametrize(
-    "steps", [(2, 11, 12, 13), pytest.param(range(1, 15), marks=pytest.mark.slow)], ids=len
-)
-def test_killed_at_any_step_a_checkpoint_is_whole_or_invisible(
-    tmp_path: Path, hf_folder: Path, steps: Any
-) -> None:
-    old, dst = contents(hf_folder), tmp_path / "model"
-    new = {
-        name: ("BF16", x.shape, Tensor.from_float32(x, Format.BF16).data.tobytes())
-        for name, x in tiny_weights().items()
-    }
-    seen = set()
-    for step in steps:
-        for path in sorted(tmp_path.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-        dst.mkdir()
-        for file in hf_folder.iterdir():
-            (dst / file.name).write_bytes(file.read_bytes())
-        command = [sys.executable, "-c", KILL, str(step), str(hf_folder), str(dst)]
-        status = subprocess.run(command, timeout=60).returncode
-        assert status in (0, 9)
-        if dst.exists():
-            found = contents(dst)
-            assert found in (old, new)
-            seen.add("new" if found == new else "old")
-        else:
-            # Between the two renames the old folder waits beside, whole.
-            (aside,) = tmp_path.glob(".model.old-*")
-            assert contents(aside) == old
-            seen.add("aside")
-    assert seen == {"old", "aside", "new"}

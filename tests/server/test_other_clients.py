@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -203,13 +204,25 @@ def test_lines_end_a_llama_reply() -> None:
         assert cut["content"] == "a\n    b\n    c\n"
         assert cut["stop_type"] == "limit"
         events = server.post("/infill", body | {"n_indent": 4, "stream": True}).content.decode()
-        import json
-
         found = [json.loads(line[6:]) for line in events.split("\n\n")[:-1]]
         assert "".join(one["content"] for one in found) == "a\n    b\n    c\n"
         assert [one["stop"] for one in found] == [False] * (len(found) - 1) + [True]
         stopped = server.post("/infill", body | {"stop": ["c"]}).json
         assert (stopped["stop_type"], stopped["stopping_word"]) == ("word", "c")
+
+
+@pytest.mark.parametrize("more", [{}, {"stop": ["~~"]}, {"n_indent": 4}])
+def test_the_events_of_a_llama_stream_hold_every_token(more: dict[str, Any]) -> None:
+    """Also those whose text is held back, and those that come with the last event."""
+    reply = "(x):\n    return '🦙'\n    # ~"
+    model = ScriptedModel(n_blocks=64, script=recite({"def f": reply}))
+    body = {"prompt": "def f", "temperature": 0, "n_predict": 99, "stream": True, **more}
+    with running(scripted(model)) as server:
+        text = server.post("/completion", body).content.decode()
+    events = [json.loads(part.removeprefix("data: ")) for part in text.split("\n\n")[:-1]]
+    assert "".join(event["content"] for event in events) == reply
+    assert [i for event in events for i in event["tokens"]] == ByteTokenizer().encode_bare(reply)
+    assert events[-1]["tokens_predicted"] == len(reply.encode())
 
 
 def test_tabby_plugins(live: Running) -> None:

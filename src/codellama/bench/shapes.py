@@ -6,20 +6,25 @@ no number overflows and none is zero. Which tensor gets which format is what `ll
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codellama.bench.gguf_file import GgufTensor, write_gguf
+from codellama.checkpoint.gguf_metadata import Metadata
+from codellama.checkpoint.gguf_write import save_gguf
+from codellama.checkpoint.reader import GenerationDefaults
 from codellama.errors import ConfigError
 from codellama.model.config import ModelConfig
-from codellama.quant.formats import Bytes
+from codellama.quant.formats import Bytes, Format, Tensor, row_bytes
+from codellama.quant.mixes import MIXES, Mix, plan
+from codellama.text.spm import PieceType, byte_piece
+from codellama.text.tokenizer import Tokenizer
 
-_CHUNK_BYTES = 1 << 24  # made and written at a time, which bounds the memory
+Make = Callable[[np.random.Generator, int, float], Bytes]  # of so many blocks, by their deviation
+
+_CHUNK_BYTES = 1 << 24  # of numbers made at a time, which bounds the temporaries
 
 
 def _config(dim: int, n_layers: int, n_heads: int, n_kv_heads: int, ffn_dim: int,
@@ -45,27 +50,11 @@ SHAPES = {
 }
 """A small model, the common 1.1B and Code Llama 7B."""
 
-# Format -> that of matrices, of the output matrix, and of half the layers' value and down matrices.
 _MIXES = {
-    "f32": ("F32", "F32", "F32"),
-    "f16": ("F16", "F16", "F16"),
-    "bf16": ("BF16", "BF16", "BF16"),
-    "q8_0": ("Q8_0", "Q8_0", "Q8_0"),
-    "q6_k": ("Q6_K", "Q6_K", "Q6_K"),
-    "q5_k_m": ("Q5_K", "Q6_K", "Q6_K"),
-    "q5_1": ("Q5_1", "Q6_K", "Q5_1"),
-    "q5_0": ("Q5_0", "Q6_K", "Q5_0"),
-    "q4_k_m": ("Q4_K", "Q6_K", "Q6_K"),
-    "q4_1": ("Q4_1", "Q6_K", "Q4_1"),
-    "q4_0": ("Q4_0", "Q6_K", "Q4_0"),
-    "q4_0-pure": ("Q4_0", "Q4_0", "Q4_0"),
+    **MIXES,
+    "q4_0-pure": Mix(name="q4_0-pure", file_type=2, most=Format.Q4_0, output=Format.Q4_0),
 }
 FORMATS = tuple(_MIXES)
-_FALLBACK = {
-    "Q4_K": "Q5_0",
-    "Q5_K": "Q5_1",
-    "Q6_K": "Q8_0",
-}  # where a row is no whole number of 256
 
 
 def random_model(
@@ -77,88 +66,74 @@ def random_model(
 ) -> Path:
     """The file of a shape in a format, made in `folder` unless it is there.
 
-    The file appears whole or not at all, and a large one takes no more memory to make than a small.
+    The file appears whole or not at all, and memory holds one matrix at a time.
 
     Raises:
         ConfigError: there is no such shape or format.
-        MissingExtra: the `gguf` package is not installed.
+        CheckpointError: the disk refuses or is full.
     """
     if shape not in SHAPES:
         raise ConfigError(f"there is no shape {shape!r}", hint=f"there are {', '.join(SHAPES)}")
     if format not in _MIXES:
         raise ConfigError(f"there is no format {format!r}", hint=f"there are {', '.join(_MIXES)}")
     path = folder / f"random-{shape}-{format}.gguf"
-    if path.exists():
-        return path
-    progress(f"making {path}, once")
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{path.name}.{os.getpid()}"
-    try:
-        write(partial, SHAPES[shape], format)
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    if not path.exists():
+        progress(f"making {path}, once")
+        write(path, SHAPES[shape], format)
     return path
 
 
-def write(path: Path, config: ModelConfig, format: str) -> None:
-    """A whole GGUF file with random weights. Raises as `write_gguf` does."""
+def write(path: Path, config: ModelConfig, format: str, tokenizer: Tokenizer | None = None) -> None:
+    """A whole GGUF file with random weights.
+
+    Without a `tokenizer` its vocabulary is made up, and the file is of no use for text.
+
+    Raises:
+        CheckpointError: as `save_gguf`.
+    """
     random = np.random.default_rng(0)
-    write_gguf(
-        path,
-        config,
-        [
-            GgufTensor(name, shape, kind, _random_rows(random, name, shape, kind))
-            for name, shape, kind in _tensors(config, format)
-        ],
+    mix, shapes = _MIXES[format], config.tensor_shapes()
+    formats = plan(mix, shapes, config.n_layers).formats
+    metadata = Metadata(
+        name="for measuring",
+        file_type=mix.file_type,
+        tokenizer=_made_up(config.vocab_size) if tokenizer is None else tokenizer,
+        generation=GenerationDefaults(),
+        chat_form=None,
     )
+    tensors = (
+        (name, _random_tensor(random, name, shape, formats[name])) for name, shape in shapes.items()
+    )
+    save_gguf(path, config, tensors, formats, metadata, overwrite=True)
 
 
-def _tensors(config: ModelConfig, format: str) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """Every tensor's name, shape [rows, cols] or [n], and number format."""
-    most, output, better = _MIXES[format]
-    dim, ffn_dim, n_layers = config.dim, config.ffn_dim, config.n_layers
-    q, kv = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-
-    def fitting(kind: str, n_cols: int) -> str:
-        return _FALLBACK[kind] if kind.endswith("_K") and n_cols % 256 else kind
-
-    yield "token_embd.weight", (config.vocab_size, dim), fitting(most, dim)
-    for i in range(n_layers):
-        eighth = n_layers // 8
-        is_better = i < eighth or i >= 7 * n_layers // 8 or (i - eighth) % 3 == 2
-        mixed = better if is_better else most
-        for name, shape, kind in (
-            ("attn_norm", (dim,), "F32"),
-            ("attn_q", (q, dim), most),
-            ("attn_k", (kv, dim), most),
-            ("attn_v", (kv, dim), mixed),
-            ("attn_output", (dim, q), most),
-            ("ffn_norm", (dim,), "F32"),
-            ("ffn_gate", (ffn_dim, dim), most),
-            ("ffn_up", (ffn_dim, dim), most),
-            ("ffn_down", (dim, ffn_dim), mixed),
-        ):
-            yield f"blk.{i}.{name}.weight", shape, fitting(kind, shape[-1])
-    yield "output_norm.weight", (dim,), "F32"
-    yield "output.weight", (config.vocab_size, dim), fitting(output, dim)
+def _made_up(n: int) -> Tokenizer:
+    """A vocabulary of `n` pieces: unknown, begin, end, every byte, and then words."""
+    words = ["▁", *(f"▁w{i}" for i in range(n))][: n - 259]
+    return Tokenizer.from_pieces(
+        ["<unk>", "<s>", "</s>", *map(byte_piece, range(256)), *words],
+        [0.0] * 259 + [-float(i) for i in range(len(words))],
+        [PieceType.UNKNOWN, *[PieceType.CONTROL] * 2, *[PieceType.BYTE] * 256,
+         *[PieceType.NORMAL] * len(words)],
+        add_dummy_prefix=True,
+    )  # fmt: skip
 
 
-def _random_rows(
-    random: np.random.Generator, name: str, shape: tuple[int, ...], kind: str
-) -> Iterator[Bytes]:
+def _random_tensor(
+    random: np.random.Generator, name: str, shape: tuple[int, ...], format: Format
+) -> Tensor:
     if len(shape) == 1:
-        yield np.ones(shape, "<f4").view(np.uint8)
-        return
+        return Tensor.from_float32(np.ones(shape, np.float32))
     n_rows, n_cols = shape
     # Embeddings have a deviation of 1, and products keep it.
-    deviation = 1.0 if name.startswith("token_embd") else n_cols**-0.5
-    make = _BLOCKS[kind]
-    block_size, _ = _SIZES[kind]
+    deviation = 1.0 if name == "embed_tokens.weight" else n_cols**-0.5
+    data = np.empty((n_rows, row_bytes(format, n_cols)), np.uint8)
     step = max(1, _CHUNK_BYTES // (4 * n_cols))
     for start in range(0, n_rows, step):
-        n_blocks = min(step, n_rows - start) * n_cols // block_size
-        yield make(random, n_blocks, deviation)
+        rows = data[start : start + step]
+        made = _BLOCKS[format](random, rows.size // format.block_bytes, deviation)
+        rows[...] = made.reshape(rows.shape)
+    return Tensor(format, shape, data.reshape(-1))
 
 
 def _halves(values: NDArray[np.float64]) -> Bytes:
@@ -173,12 +148,12 @@ def _scales(random: np.random.Generator, n: int, mean: float) -> Bytes:
     return _halves(mean * random.uniform(0.8, 1.2, n))
 
 
-def _floats(kind: str) -> Any:
+def _floats(format: Format) -> Make:
     def make(random: np.random.Generator, n: int, deviation: float) -> Bytes:
         x = random.standard_normal(n, np.float32) * np.float32(deviation)
-        if kind == "BF16":
+        if format is Format.BF16:
             return (x.view("<u4") >> 16).astype("<u2").view(np.uint8)
-        return x.astype("<f4" if kind == "F32" else "<f2").view(np.uint8)
+        return x.astype("<f4" if format is Format.F32 else "<f2").view(np.uint8)
 
     return make
 
@@ -193,7 +168,7 @@ def _q4_0(random: np.random.Generator, n: int, deviation: float) -> Bytes:
     return np.concatenate([_scales(random, n, deviation / 4.61), _bits(random, n, 16)], axis=1)
 
 
-def _with_offset(n_bits: int) -> Any:
+def _with_offset(n_bits: int) -> Make:
     """Scale times a whole number from 0, plus an offset that brings the middle of them to zero."""
 
     def make(random: np.random.Generator, n: int, deviation: float) -> Bytes:
@@ -228,21 +203,16 @@ def _q6_k(random: np.random.Generator, n: int, deviation: float) -> Bytes:
     return np.concatenate([_bits(random, n, 208), scale], axis=1)
 
 
-_BLOCKS: dict[str, Any] = {
-    "F32": _floats("F32"),
-    "F16": _floats("F16"),
-    "BF16": _floats("BF16"),
-    "Q8_0": _q8_0,
-    "Q4_0": _q4_0,
-    "Q4_1": _with_offset(4),
-    "Q5_0": _q5_0,
-    "Q5_1": _with_offset(5),
-    "Q4_K": _q4_k,
-    "Q5_K": _q5_k,
-    "Q6_K": _q6_k,
+_BLOCKS: dict[Format, Make] = {
+    Format.F32: _floats(Format.F32),
+    Format.F16: _floats(Format.F16),
+    Format.BF16: _floats(Format.BF16),
+    Format.Q8_0: _q8_0,
+    Format.Q4_0: _q4_0,
+    Format.Q4_1: _with_offset(4),
+    Format.Q5_0: _q5_0,
+    Format.Q5_1: _with_offset(5),
+    Format.Q4_K: _q4_k,
+    Format.Q5_K: _q5_k,
+    Format.Q6_K: _q6_k,
 }
-_SIZES = {
-    "F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (32, 34), "Q4_0": (32, 18),
-    "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q4_K": (256, 144), "Q5_K": (256, 176),
-    "Q6_K": (256, 210),
-}  # fmt: skip

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from codellama.checkpoint.files import quoted
 from codellama.checkpoint.gguf_header import Value
 from codellama.errors import CheckpointError, ConfigError
-from codellama.model.config import ModelConfig
+from codellama.model.config import ModelConfig, placed
 
 _ARCHITECTURE = "llama"
 _SIZES = frozenset((
@@ -106,7 +106,7 @@ def config_from_metadata(
             f"and the embeddings have {vocab_size} rows"
         )
     theta = number("rope.freq_base", "Llama 2 uses 10000 and Code Llama 1000000; the file must say")
-    try:
+    with placed(where):
         return ModelConfig(
             dim=dim,
             n_layers=size("block_count"),
@@ -120,9 +120,6 @@ def config_from_metadata(
             max_seq_len=size("context_length"),
             tie_embeddings=tied,
         )
-    except ConfigError as error:
-        message = str(error).removeprefix("model config: ")
-        raise ConfigError(f"{where}: {message.removeprefix(f'{where}: ')}") from error
 
 
 def _refuse_unknown(metadata: Mapping[str, Value], where: str) -> None:

@@ -34,10 +34,13 @@ _LAYER = {ours: theirs for theirs, ours in LAYER_NAMES.items()}
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """What a file says beside its tensors. `file_type` is GGUF's number for the mix of formats."""
+    """What a file says beside its tensors.
+
+    `file_type` is GGUF's number for the mix of formats; None where the mix has none.
+    """
 
     name: str
-    file_type: int
+    file_type: int | None
     tokenizer: Tokenizer
     generation: GenerationDefaults
     chat_form: ChatForm | None
@@ -89,10 +92,11 @@ def _sizes(config: ModelConfig, metadata: Metadata) -> list[tuple[str, bytes]]:
         "rope.dimension_count": config.head_dim,
         "vocab_size": config.vocab_size,
     }
+    file_type = metadata.file_type
     return [
         ("general.architecture", _text("llama")),
         ("general.name", _text(metadata.name)),
-        ("general.file_type", _u32(metadata.file_type)),
+        *(() if file_type is None else [("general.file_type", _u32(file_type))]),
         ("general.quantization_version", _u32(_QUANTIZATION_VERSION)),
         *((f"llama.{key}", _u32(value)) for key, value in sizes.items()),
         ("llama.rope.freq_base", _f32(config.rope_theta)),

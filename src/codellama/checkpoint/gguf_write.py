@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from codellama.checkpoint.durable import sync_folder
 from codellama.checkpoint.gguf_metadata import ALIGNMENT, Metadata, gguf_name, header
 from codellama.checkpoint.reader import Ledger
 from codellama.checkpoint.rotary import is_turned, neighbours_from_halves
@@ -75,7 +76,7 @@ def save_gguf(
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(dst)
-        _sync_folder(dst.parent)
+        sync_folder(dst.parent)
     except OSError as error:
         problem = f"{dst}: cannot be written: {error.strerror or error}"
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -118,11 +119,3 @@ def _rounded(name: str, old: Format, rows: Bytes, new: Format, n_threads: int | 
         return native.quantise(new, dequantise(old, rows), n_threads=n_threads).reshape(-1)
     except CheckpointError as error:
         raise CheckpointError(f"{gguf_name(name)}: {error}", hint=error.hint) from error
-
-
-def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

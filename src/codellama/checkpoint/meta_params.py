@@ -12,7 +12,7 @@ from typing import Any
 
 from codellama.checkpoint.files import quoted
 from codellama.errors import ConfigError
-from codellama.model.config import ModelConfig, ffn_dim_from_meta
+from codellama.model.config import ModelConfig, ffn_dim_from_meta, placed
 
 _KEYS = frozenset((
     "dim", "n_layers", "n_heads", "n_kv_heads", "multiple_of", "ffn_dim_multiplier", "norm_eps",
@@ -89,7 +89,7 @@ def config_from_params(
         f"context length {max_seq_len}: params.json does not say; taken from the rotary base "
         f"{theta:.10g}, as for the released models"
     )
-    try:
+    with placed(where):
         config = ModelConfig(
             dim=dim,
             n_layers=size("n_layers"),
@@ -102,7 +102,4 @@ def config_from_params(
             rope_theta=theta,
             max_seq_len=max_seq_len,
         )
-    except ConfigError as error:
-        message = str(error).removeprefix("model config: ")
-        raise ConfigError(f"{where}: {message.removeprefix(f'{where}: ')}") from error
     return config, tuple(notes)

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 
+from codellama.checkpoint.durable import sync_folder
 from codellama.checkpoint.reader import ChatForm, GenerationDefaults, Ledger
 from codellama.checkpoint.safetensors import INDEX, MAX_SHARDS, SINGLE
 from codellama.checkpoint.tokenizer_files import tokenizer_files
@@ -91,7 +92,7 @@ def save_hf(
         }
         for name, data in files.items():
             _write(temporary / name, data)
-        _sync_folder(temporary)
+        sync_folder(temporary)
         _publish(temporary, dst)
     except OSError as error:
         raise CheckpointError(f"{dst}: cannot be written: {error.strerror or error}") from error
@@ -243,14 +244,6 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def _check_destination(dst: Path, overwrite: bool) -> None:
     if dst.is_symlink() or (dst.exists() and not dst.is_dir()):
         raise CheckpointError(f"{dst}: exists and is not a folder")
@@ -280,6 +273,6 @@ def _publish(temporary: Path, dst: Path) -> None:
         if old is not None:
             old.rename(dst)
         raise
-    _sync_folder(dst.parent)
+    sync_folder(dst.parent)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)

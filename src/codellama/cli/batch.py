@@ -11,6 +11,7 @@ from codellama.cli.progress import Progress
 from codellama.cli.sizes import counted
 from codellama.cli.terminal import Console
 from codellama.cli.usage import UsageError
+from codellama.cli.version import package_version
 
 if TYPE_CHECKING:
     from codellama.cluster.batch import Answers
@@ -48,7 +49,6 @@ def run(args: Namespace) -> int:
         raise UsageError("--workers are those of --cluster")
     if args.workers < 1:
         raise UsageError("--workers must be 1 or more")
-    from codellama.cli.serve import package_version
     from codellama.cluster import batch
     from codellama.server.settings import Settings
 

@@ -13,6 +13,7 @@ from codellama.cli import terminal
 from codellama.cli.progress import Progress
 from codellama.cli.terminal import Console
 from codellama.cli.usage import UsageError
+from codellama.cli.values import above_zero
 
 if TYPE_CHECKING:
     from codellama.eval.repo.bench import Choice, Tests, Tried
@@ -43,9 +44,9 @@ contexts:
         "turn each model into, such as q8_0,q4_0; `as-is` is its own (default)")  # fmt: skip
     add("--context", type=_contexts, default=("file", "file-spm", "near", "left"), metavar="C,C",
         help="what the model is shown (default: file,file-spm,near,left)")  # fmt: skip
-    add("--holes", type=_positive, default=20, metavar="N", help="of each kind: one line, several "
+    add("--holes", type=above_zero, default=20, metavar="N", help="of each kind: one line, several "
         "lines, a function's body (default: 20)")  # fmt: skip
-    add("--commits", type=_positive, default=300, metavar="N", help="how far back (default: 300)")
+    add("--commits", type=above_zero, default=300, metavar="N", help="how far back (default: 300)")
     add("--suffix", type=_words, default=(_SUFFIXES,), metavar="S,S", help="files to take "
         "(default: .py)")  # fmt: skip
     add("--tests", action="append", metavar="PATH", help="tests of the repository to run in the "
@@ -53,8 +54,8 @@ contexts:
     add("--packages", action="append", type=Path, default=[], metavar="DIR", help="a folder that "
         "the tests import from, such as a virtual environment's site-packages")  # fmt: skip
     add("--seed", type=int, default=0, help="which holes (default: 0)")
-    add("--threads", type=_positive, metavar="N", help="threads (default: one for each core)")
-    add("--max-seq-len", type=_positive, metavar="N", help="tokens of context (default: the "
+    add("--threads", type=above_zero, metavar="N", help="threads (default: one for each core)")
+    add("--max-seq-len", type=above_zero, metavar="N", help="tokens of context (default: the "
         "model's)")  # fmt: skip
     add("--html", type=Path, metavar="FILE", help="write a page with the replies to read")
     add("--json", action="store_true", help="one JSON object")
@@ -153,9 +154,3 @@ def _contexts(text: str) -> tuple[str, ...]:
                 f"there is no context {one!r}; there are {', '.join(_CONTEXTS)}"
             )
     return found
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from argparse import ArgumentParser, Namespace
@@ -15,6 +14,7 @@ from codellama.cli import terminal
 from codellama.cli.progress import Progress
 from codellama.cli.terminal import Console
 from codellama.cli.usage import UsageError
+from codellama.cli.values import above_zero
 
 if TYPE_CHECKING:
     from codellama.eval.sources import Source
@@ -58,36 +58,36 @@ def add_arguments(parser: ArgumentParser) -> None:
         "environment, OPENAI_API_KEY")  # fmt: skip
     add("--samples", type=Path, metavar="F", help="samples that are there: JSONL with `task_id` "
         "and `completion`")  # fmt: skip
-    add("--max-seq-len", type=_positive, metavar="N", help="tokens of context (default: the "
+    add("--max-seq-len", type=above_zero, metavar="N", help="tokens of context (default: the "
         "model's)")  # fmt: skip
-    add("--threads", type=_positive, metavar="N", help="threads of the cpu engine (default: one "
+    add("--threads", type=above_zero, metavar="N", help="threads of the cpu engine (default: one "
         "for each core)")  # fmt: skip
     add("--kv-cache", choices=("f32", "f16", "q8_0"), help="how keys and values are kept")
     add("--engine", choices=("cpu", "torch"), default="cpu", help="default: cpu")
-    add("--cluster", type=_positive, metavar="N", help="N engines on a Ray cluster: see "
+    add("--cluster", type=above_zero, metavar="N", help="N engines on a Ray cluster: see "
         "`codellama cluster`")  # fmt: skip
-    add("--batch", type=_positive, metavar="N", help=f"replies computed at the same time (default: "
-        f"{_BATCH}; 8 for --url)")  # fmt: skip
+    add("--batch", type=above_zero, metavar="N", help="replies computed at the same time "
+        f"(default: {_BATCH}; 8 for --url)")  # fmt: skip
     what = parser.add_argument_group("what is asked")
     add = what.add_argument
     add("--data", type=Path, metavar="P", help="the suite's file, or a folder that has it "
         "(default: the hub's)")  # fmt: skip
-    add("--n", type=_positive, metavar="N", help="samples to each problem (default: the "
+    add("--n", type=above_zero, metavar="N", help="samples to each problem (default: the "
         "protocol's)")  # fmt: skip
     add("--temperature", type=float, metavar="T", help="default: the protocol's; for several "
         "samples 0.8")  # fmt: skip
     add("--top-p", type=float, metavar="P", help="default: the protocol's")
-    add("--max-tokens", type=_positive, metavar="N", help="of a reply (default: the suite's)")
+    add("--max-tokens", type=above_zero, metavar="N", help="of a reply (default: the suite's)")
     add("--seed", type=int, default=0, help="default: 0")
-    add("--limit", type=_positive, metavar="N", help="only the first N problems")
-    add("--every", type=_positive, default=1, metavar="N", help="only every Nth problem")
+    add("--limit", type=above_zero, metavar="N", help="only the first N problems")
+    add("--every", type=above_zero, default=1, metavar="N", help="only every Nth problem")
     add("--order", choices=("psm", "spm", "both"), default="psm", help="of infilling prompts "
         "(default: psm)")  # fmt: skip
     add("--language", metavar="L", help="of multipl-e (cpp, java, sh, ...) or lines (python, java, "
         "csharp)")  # fmt: skip
     add("--chat", action="store_true", help="ask as one asks an Instruct model, without examples")
     add("--lengths", type=_numbers, metavar="N,N", help="of keys, in tokens")
-    add("--examples", type=_positive, metavar="N", help="of keys, for each length and position "
+    add("--examples", type=above_zero, metavar="N", help="of keys, for each length and position "
         "(default: 64)")  # fmt: skip
     add("--scorer", metavar="CMD", help="the program that judges truthfulqa, toxigen or bold")
     out = parser.add_argument_group("what comes out")
@@ -96,7 +96,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "evaluation/MODEL)")  # fmt: skip
     add("--restart", action="store_true", help="draw all samples anew")
     add("--no-run", action="store_true", help="only draw samples, to be judged elsewhere")
-    add("--workers", type=_positive, default=2, metavar="N", help="programs judged at the same "
+    add("--workers", type=above_zero, default=2, metavar="N", help="programs judged at the same "
         "time (default: 2)")  # fmt: skip
     add("--json", action="store_true", help="the results as JSON, one line for each suite")
     terminal.add_arguments(parser)
@@ -320,11 +320,5 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(_positive(word.strip()) for word in text.split(","))
+    return tuple(above_zero(word.strip()) for word in text.split(","))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from codellama.cli.sizes import counted
 from codellama.cli.source import FILL_ME, Hole, SourceFile, check_text, hole_in_text
 from codellama.cli.terminal import Console
 from codellama.cli.usage import UsageError
+from codellama.cli.values import position
 from codellama.text.trim import Trimmed, room_for_prompt, trim
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add(
         "--at",
-        type=_position,
+        type=position,
         metavar="LINE[:COL]",
         help="the hole is before this character, both counted from 1; without COL, the line's end",
     )
@@ -144,10 +144,3 @@ def _fit(
             f"{fit.suffix_dropped} at the end): the context has {llm.max_seq_len}"
         )
     return fit
-
-
-def _position(text: str) -> tuple[int, int | None]:
-    found = re.fullmatch(r"(\d{1,9})(?::(\d{1,9}))?", text, re.ASCII)
-    if found is None:
-        raise ArgumentTypeError(f"{text!r} is not LINE or LINE:COL, such as 12 or 12:5")
-    return int(found[1]), None if found[2] is None else int(found[2])

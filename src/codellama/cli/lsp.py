@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from argparse import ArgumentParser, Namespace
 
+from codellama.cli.version import package_version
 from codellama.errors import MissingExtra
 
 
@@ -49,18 +50,9 @@ def run(args: Namespace) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=args.log_level.upper(), format="%(levelname)s %(name)s %(message)s"
     )
-    server = make_server(settings, os.environ.get("CODELLAMA_API_KEY") or None, _version())
+    server = make_server(settings, os.environ.get("CODELLAMA_API_KEY") or None, package_version())
     # The protocol has standard output for itself; what else is printed must not get between.
     with os.fdopen(os.dup(sys.stdin.fileno()), "rb") as come, os.fdopen(os.dup(1), "wb") as go:
         os.dup2(2, 1)
         server.start_io(come, go)
     return 0
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("codellama")
-    except PackageNotFoundError:
-        return "0"

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from codellama.cli.terminal import printable
 from codellama.cli.usage import Parser, UsageError
+from codellama.cli.version import package_version
 from codellama.errors import CodeLlamaError, ConfigError, MissingExtra, SandboxUnavailable
 
 VERBS = {
@@ -40,7 +41,7 @@ VERBS = {
 """What each verb does. Its module is `codellama.cli.<verb>`, with `add_arguments` and `run`; a dash
 in the verb is an underscore in the module."""
 
-_EXTRAS = {"torch": "torch", "train": "train", "data": "train"}
+_EXTRAS = {"train": "train", "data": "train"}
 
 
 def parser() -> Parser:
@@ -103,7 +104,7 @@ def _run(arguments: list[str]) -> int:
     at = next((i for i, word in enumerate(arguments) if not word.startswith("-")), len(arguments))
     top = parser()
     if top.parse_args(arguments[:at]).version:
-        print(f"codellama {_version()}")
+        print(f"codellama {package_version('(not installed)')}")
         return 0
     verb = next(iter(arguments[at:]), None)
     if verb is None:
@@ -166,12 +167,3 @@ def _add_traceback(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--traceback", action="store_true", help="on an error, show where in the program it arose"
     )
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("codellama")
-    except PackageNotFoundError:
-        return "(not installed)"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
 from codellama.cli.usage import UsageError
+from codellama.cli.values import above_zero
 
 if TYPE_CHECKING:
     from codellama.engine.params import SamplingParams
@@ -46,7 +47,7 @@ def add_arguments(parser: ArgumentParser, *, max_tokens: int) -> None:
         metavar="TEXT",
         help="stop before TEXT; \\n, \\t, \\r and \\\\ are understood; may be given several times",
     )
-    add("--n", type=_positive, default=1, metavar="N", help="make N results (default: 1)")
+    add("--n", type=above_zero, default=1, metavar="N", help="make N results (default: 1)")
     add("--logprobs", type=int, metavar="K", help="with --json: each token's log-probability and "
         "those of the K likeliest")  # fmt: skip
 
@@ -100,14 +101,4 @@ def _unescape(text: str) -> str:
 
 
 def _count_or_end(text: str) -> int | str:
-    return TO_THE_END if text == TO_THE_END else _positive(text)
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return value
+    return TO_THE_END if text == TO_THE_END else above_zero(text)

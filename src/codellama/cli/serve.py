@@ -9,6 +9,7 @@ from typing import Any
 
 from codellama.cli import loading, terminal
 from codellama.cli.terminal import Console
+from codellama.cli.version import package_version
 from codellama.errors import ConfigError
 
 
@@ -101,13 +102,3 @@ def _named(text: str) -> tuple[str, str]:
         return name, path
     short = Path(text).name.removesuffix(".gguf") or text
     return (short if "codellama" in short.lower() else f"codellama-{short}").lower(), text
-
-
-def package_version() -> str:
-    """The version of this package; "0" where it is not installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("codellama")
-    except PackageNotFoundError:
-        return "0"

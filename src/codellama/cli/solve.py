@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import sysconfig
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from codellama.cli.sizes import counted
 from codellama.cli.source import FILL_ME, Hole, SourceFile, check_text, hole_in_text
 from codellama.cli.terminal import Console
 from codellama.cli.usage import UsageError
+from codellama.cli.values import above_zero, position
 from codellama.errors import RequestError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("what", metavar="FILE | TASK", help="a Python file with a hole, or what is to be written")
     add("--tests", metavar="PATH", type=Path, action="append", default=[],
         help="a file of tests for pytest; may be given several times")  # fmt: skip
-    add("--at", type=_position, metavar="LINE[:COL]", help="where FILE has its hole, counted from "
+    add("--at", type=position, metavar="LINE[:COL]", help="where FILE has its hole, counted from "
         f"1; without this, one {FILL_ME} in FILE marks it")  # fmt: skip
     add("--as", dest="name", metavar="NAME.py", help="the file that the answer to TASK becomes "
         "(default: the module that the tests miss)")  # fmt: skip
@@ -51,9 +51,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     loading.add_arguments(parser)
     group = parser.add_argument_group("search")
     add = group.add_argument
-    add("--n", type=_positive, default=50, metavar="N", help="answers to draw, at most "
+    add("--n", type=above_zero, default=50, metavar="N", help="answers to draw, at most "
         "(default: 50)")  # fmt: skip
-    add("--max-tokens", type=_positive, default=512, metavar="N", help="tokens of an answer "
+    add("--max-tokens", type=above_zero, default=512, metavar="N", help="tokens of an answer "
         "(default: 512)")  # fmt: skip
     add("--seed", type=int, help="repeats a search; without it one is drawn and shown")
     add("--timeout", type=float, default=15, metavar="SECONDS", help="for one run of the tests "
@@ -208,16 +208,3 @@ def _for_loading(args: Namespace) -> Namespace:
 
 def _progress(state: Search, n: int) -> str:
     return f"{state.n_drawn} of {n} drawn, {state.n_tried} tried, none passed yet"
-
-
-def _position(text: str) -> tuple[int, int | None]:
-    found = re.fullmatch(r"(\d{1,9})(?::(\d{1,9}))?", text, re.ASCII)
-    if found is None:
-        raise ArgumentTypeError(f"{text!r} is not LINE or LINE:COL, such as 12 or 12:5")
-    return int(found[1]), None if found[2] is None else int(found[2])
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)

@@ -114,6 +114,8 @@ class SourceFile:
         Raises:
             RequestError: the file changed since it was read, or cannot be written.
         """
+        from codellama.checkpoint.durable import sync_folder  # too slow for --help
+
         target = Path(os.path.realpath(self.path))  # a link stays a link
         temporary: Path | None = None
         try:
@@ -134,7 +136,7 @@ class SourceFile:
                 )
             temporary.replace(target)
             temporary = None
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         except OSError as error:
             raise RequestError(
                 f"{self.path}: cannot be written: {_reason(error)}; it was not touched"
@@ -188,14 +190,6 @@ def check_text(text: str, where: str) -> str:
 
 def _identity(found: os.stat_result) -> _Identity:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _reason(error: Exception) -> str:

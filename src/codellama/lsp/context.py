@@ -8,6 +8,7 @@ the matter is close to the cursor.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -156,14 +157,7 @@ def _head(text: str, count: Callable[[str], int], room: int) -> str:
 
 def _first(n: int, fits: Callable[[int], bool]) -> int:
     """The first of 0..n-1 for which `fits` holds, where it holds for all after it; n if none."""
-    low, high = 0, n
-    while low < high:
-        middle = (low + high) // 2
-        if fits(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return bisect_left(range(n), True, key=fits)
 
 
 class RememberedCounter:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from codellama.errors import ConfigError
 
 _LIMIT = 1 << 31
+_UNPLACED = "model config: "  # of sizes that no file gave
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +39,19 @@ class ModelConfig:
                      "vocab_size", "max_seq_len"):  # fmt: skip
             value = getattr(self, name)
             if type(value) is not int or not 0 < value < _LIMIT:
-                raise ConfigError(f"model config: `{name}` is {value!r}, not a positive integer")
+                raise ConfigError(f"{_UNPLACED}`{name}` is {value!r}, not a positive integer")
         for name in ("norm_eps", "rope_theta"):
             value = getattr(self, name)
             if type(value) is not float or not math.isfinite(value) or value <= 0:
-                raise ConfigError(f"model config: `{name}` is {value!r}, not a positive number")
+                raise ConfigError(f"{_UNPLACED}`{name}` is {value!r}, not a positive number")
         if self.n_heads % self.n_kv_heads:
             raise ConfigError(
-                f"model config: {self.n_heads} query heads cannot share "
+                f"{_UNPLACED}{self.n_heads} query heads cannot share "
                 f"{self.n_kv_heads} key/value heads evenly"
             )
         if self.head_dim % 2:
             raise ConfigError(
-                f"model config: head_dim {self.head_dim} is odd, but rotary positions turn pairs"
+                f"{_UNPLACED}head_dim {self.head_dim} is odd, but rotary positions turn pairs"
             )
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -129,19 +131,20 @@ class ModelConfig:
             raise ConfigError(f"{where}: `num_attention_heads` is {n_heads}")
         if raw.get("head_dim") is None and dim % n_heads:
             raise ConfigError(f"{where}: hidden_size {dim} is not divisible by {n_heads} heads")
-        return cls(
-            dim=dim,
-            n_layers=size("num_hidden_layers"),
-            n_heads=n_heads,
-            n_kv_heads=size("num_key_value_heads", n_heads),
-            head_dim=size("head_dim", dim // n_heads),
-            ffn_dim=size("intermediate_size"),
-            vocab_size=size("vocab_size"),
-            norm_eps=number("rms_norm_eps"),
-            rope_theta=rope_theta,
-            max_seq_len=size("max_position_embeddings"),
-            tie_embeddings=tied,
-        )
+        with placed(where):
+            return cls(
+                dim=dim,
+                n_layers=size("num_hidden_layers"),
+                n_heads=n_heads,
+                n_kv_heads=size("num_key_value_heads", n_heads),
+                head_dim=size("head_dim", dim // n_heads),
+                ffn_dim=size("intermediate_size"),
+                vocab_size=size("vocab_size"),
+                norm_eps=number("rms_norm_eps"),
+                rope_theta=rope_theta,
+                max_seq_len=size("max_position_embeddings"),
+                tie_embeddings=tied,
+            )
 
     def to_hf(self) -> dict[str, Any]:
         """The `config.json` object that `transformers` and vLLM read back as this model.
@@ -170,6 +173,18 @@ class ModelConfig:
             "bos_token_id": 1,
             "eos_token_id": 2,
         }
+
+
+@contextmanager
+def placed(where: str) -> Iterator[None]:
+    """Says `where` the sizes are from of which a `ModelConfig` made in the block complains."""
+    try:
+        yield
+    except ConfigError as error:
+        message = str(error)
+        if not message.startswith(_UNPLACED):
+            raise
+        raise ConfigError(f"{where}: {message.removeprefix(_UNPLACED)}") from error
 
 
 def ffn_dim_from_meta(dim: int, multiple_of: int, multiplier: float | None) -> int:

@@ -118,8 +118,11 @@ def _events(
     was_cut: bool,
     params: SamplingParams,
 ) -> AsyncIterator[bytes]:
+    untold: list[list[int]] = [[] for _ in lines]  # ids whose text is held back
+
     def write(index: int, piece: Piece) -> bytes:
         line, one = lines[index], piece.completion
+        untold[index] += piece.token_ids
         text = line.push(piece.text)
         if all(line.is_over for line in lines):
             generation.cancel()
@@ -127,10 +130,10 @@ def _events(
             last = _object(
                 served, generation, index, text + line.finish(), one, line, was_cut, params
             )
-            return event(last)
+            return event(last | {"tokens": untold[index]})
         if not text:
             return b""
-        ids = list(piece.token_ids)
+        ids, untold[index] = untold[index], []
         return event({"index": index, "content": text, "tokens": ids, "stop": False})
 
     limit = call.state.settings.limits.unread_bytes
