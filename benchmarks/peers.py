@@ -148,7 +148,7 @@ def measure(
         "format": format,
         "file_mb": path.stat().st_size / 1e6,
         "cost": cost.to_json(),
-        "limits": report.limits_entry(limits),
+        "limits": limits.to_json(),
         "works": entries,
         "engines": {
             name: {**abouts[name], "rss_mb": rss, "peak_rss_mb": peak}
