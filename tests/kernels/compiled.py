@@ -104,17 +104,14 @@ def attend(n_heads: int, n_kv: int, format: KVFormat, dtype: torch.dtype) -> Non
     attention_tiles.attend_tiles(q, cache, tiles, where, BLOCK, q)
 
 
-def spilled_bytes(ptx: str, folder: Path) -> int:
-    """Bytes of registers that go to memory and back, by the assembler's own word."""
-    source = folder / "kernel.ptx"
-    source.write_text(ptx)
-    target = re.findall(r"\.target\s+(\w+)", ptx)[0]
-    assembler = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-    done = subprocess.run(
-        [assembler, "-v", f"--gpu-name={target}", source, "-o", folder / "kernel.cubin"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return sum(int(n) for n in re.findall(r"(\d+) bytes spill", done.stderr))
+def resources(cubin: bytes, folder: Path) -> tuple[int, int]:
+    """Registers of a thread, and the bytes of it that did not fit them, by NVIDIA's own tool."""
+    path = folder / "kernel.cubin"
+    path.write_bytes(cubin)
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    done = subprocess.run([tool, "-res-usage", path], capture_output=True, text=True, check=True)
+    (found,) = re.findall(r"REG:(\d+) STACK:(\d+)", done.stdout)
+    return int(found[0]), int(found[1])
 
 
 def main() -> None:
@@ -134,11 +131,11 @@ def main() -> None:
         pass
     with tempfile.TemporaryDirectory() as folder:
         for name, kernel in made.values():
+            registers, spilled = resources(kernel.asm["cubin"], Path(folder))
             facts = {
-                "kernel": name,
-                "shared": kernel.metadata.shared,
-                "spilled": spilled_bytes(kernel.asm["ptx"], Path(folder)),
-            }
+                "kernel": name, "shared": kernel.metadata.shared, "registers": registers,
+                "spilled": spilled, "stages": kernel.metadata.num_stages,
+            }  # fmt: skip
             sys.stdout.write(json.dumps(facts) + "\n")
 
 

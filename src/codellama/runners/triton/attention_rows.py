@@ -19,7 +19,7 @@ from torch import Tensor
 
 from codellama.runners.fused.cache import LayerCache
 from codellama.runners.fused.inputs import Rows
-from codellama.runners.triton.launch import PRECISION, dot_type, n_processors, power_of_2
+from codellama.runners.triton.launch import OPTIONS, PRECISION, dot_type, n_processors, power_of_2
 
 _TILE = 64
 _MOST_SPLITS = 64
@@ -146,10 +146,10 @@ def attend_rows(
         tables.stride(0), math.log2(math.e) * head_dim**-0.5,
         N_HEADS=n_heads, N_KV=n_kv, E=head_dim, E_PAD=pad, GROUP=group,
         GROUP_PAD=1 if group == 1 else power_of_2(group, 16), BLOCK=block_size, TILE=_TILE,
-        SPLITS=splits, HAS_SCALES=has_scales, DOT=dot_type(q.dtype), num_warps=4,
+        SPLITS=splits, HAS_SCALES=has_scales, DOT=dot_type(q.dtype), num_warps=4, **OPTIONS,
     )  # fmt: skip
     if splits > 1:
         _join[n_rows, n_heads](
             part, part_max, part_sum, out, rows.token, N_HEADS=n_heads, E=head_dim, E_PAD=pad,
-            SPLITS=splits, num_warps=4,
+            SPLITS=splits, num_warps=4, **OPTIONS,
         )  # fmt: skip

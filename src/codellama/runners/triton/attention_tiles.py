@@ -14,10 +14,11 @@ from torch import Tensor
 
 from codellama.runners.fused.cache import LayerCache
 from codellama.runners.fused.inputs import Tiles
-from codellama.runners.triton.launch import PRECISION, dot_type, n_stages, power_of_2
+from codellama.runners.triton.launch import OPTIONS, PRECISION, dot_type, n_stages, power_of_2
 
-_KEYS = 64
-_QUERIES = {2: 128, 4: 32}  # of a program, by the bytes of a number
+# Of a program, by the bytes of a number.
+_KEYS = {2: 64, 4: 32}
+_QUERIES = {2: 128, 4: 32}
 
 
 @triton.jit(do_not_specialize=["table_width"])
@@ -79,13 +80,13 @@ def attend_tiles(
     has_scales = cache.k_scale is not None
     pad = power_of_2(head_dim, 16)
     line = pad * q.element_size()
-    queries = min(tiles.width, _QUERIES[q.element_size()])
+    keys, queries = _KEYS[q.element_size()], min(tiles.width, _QUERIES[q.element_size()])
     _attend[len(tiles.token), n_heads, triton.cdiv(tiles.width, queries)](
         q, cache.k, cache.v, cache.k_scale if has_scales else q, cache.v_scale if has_scales else q,
         out, tiles.token, tiles.count, tiles.sequence, tiles.first, tables, tables.stride(0),
         math.log2(math.e) * head_dim**-0.5,
         N_HEADS=n_heads, N_KV=cache.k.shape[1], E=head_dim, E_PAD=pad,
-        QUERIES=queries, KEYS=_KEYS, BLOCK=block_size, HAS_SCALES=has_scales,
-        DOT=dot_type(q.dtype), num_warps=8 if queries > 64 else 4,
-        num_stages=n_stages(q, queries * line, 2 * _KEYS * line),
+        QUERIES=queries, KEYS=keys, BLOCK=block_size, HAS_SCALES=has_scales,
+        DOT=dot_type(q.dtype), num_warps=8 if queries > 64 else 4, **OPTIONS,
+        num_stages=n_stages(q, queries * line, 2 * keys * line),
     )  # fmt: skip

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from codellama.runners.fused.weights import Blocks
-from codellama.runners.triton.launch import PRECISION, dot_type, power_of_2
+from codellama.runners.triton.launch import OPTIONS, PRECISION, dot_type, power_of_2
 
 MOST_ROWS = 64
 """Above this, dequantising once and a library's matrix product are faster."""
@@ -281,14 +281,15 @@ def multiply(
         rows, runs = 2 if is_gated else 4, min(power_of_2(shape.n_runs), 1024 // shape.run)
         _one_row[(triton.cdiv(n_out, rows),)](
             *before, n_out, eps, W=shape, ROWS=rows, RUNS=runs, IS_GATED=is_gated, num_warps=4,
-            **flags,
+            **OPTIONS, **flags,
         )  # fmt: skip
         return
     rows = 16  # more would leave processors without a program where N is 4096
-    runs = min(power_of_2(shape.n_runs), max(1, 128 // shape.run))
+    columns = 128 if x.element_size() == 2 else 64  # or registers spill
+    runs = min(power_of_2(shape.n_runs), max(1, columns // shape.run))
     _several_rows[(triton.cdiv(n_out, rows),)](
         *before, n_rows, n_out, out.stride(0), eps, W=shape, TOKENS=power_of_2(n_rows, 16),
-        ROWS=rows, RUNS=runs, DOT=dot_type(x.dtype), num_warps=4, **flags,
+        ROWS=rows, RUNS=runs, DOT=dot_type(x.dtype), num_warps=4, **OPTIONS, **flags,
     )  # fmt: skip
 
 
@@ -298,7 +299,7 @@ def dequantise(matrix: Blocks, out: Tensor) -> None:
     rows, runs = 4, min(power_of_2(shape.n_runs), max(1, 512 // shape.run))
     n_out = len(matrix.low)
     _dequantise[triton.cdiv(n_out, rows), triton.cdiv(shape.n_runs, runs)](
-        planes, out, n_out, W=shape, ROWS=rows, RUNS=runs, num_warps=4
+        planes, out, n_out, W=shape, ROWS=rows, RUNS=runs, num_warps=4, **OPTIONS
     )
 
 

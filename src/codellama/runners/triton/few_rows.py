@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from codellama.runners.fused.weights import Dense, Fp8
-from codellama.runners.triton.launch import PRECISION, dot_type, power_of_2
+from codellama.runners.triton.launch import OPTIONS, PRECISION, dot_type, power_of_2
 
 MOST_ROWS = 16
 """Above this, a library's matrix product is as fast."""
@@ -154,11 +154,13 @@ def multiply(
         rows = 2 if is_gated else 4
         columns = min(1024, power_of_2(n_in))
         _one_row[(triton.cdiv(n_out, rows),)](
-            *pointers, n_out, eps, ROWS=rows, COLUMNS=columns, num_warps=4, **flags
+            *pointers, n_out, eps, ROWS=rows, COLUMNS=columns, num_warps=4, **OPTIONS, **flags
         )
         return
     rows = 16  # more would leave processors without a program where N is 4096
+    columns = 256 if x.element_size() == 2 else 64  # or registers spill
     _several_rows[(triton.cdiv(n_out, rows),)](
         *pointers, n_rows, n_out, out.stride(0), eps, TOKENS=power_of_2(n_rows, 16), ROWS=rows,
-        COLUMNS=min(256, power_of_2(n_in, 16)), DOT=dot_type(x.dtype), num_warps=4, **flags,
+        COLUMNS=min(columns, power_of_2(n_in, 16)), DOT=dot_type(x.dtype), num_warps=4,
+        **OPTIONS, **flags,
     )  # fmt: skip

@@ -15,6 +15,9 @@ PRECISION = tl.constexpr("tf32x3")
 """How float32 is multiplied: as three products in TF32, which lose nothing to speak of. Without
 matrix units, operands of these sizes would not fit the registers."""
 
+OPTIONS = {"enable_fp_fusion": True}
+"""Of every launch: a product and a sum in one step, which is not to depend on Triton's default."""
+
 _SHARED_BYTES = 227 << 10  # of a Hopper's multiprocessor, where there is no device to ask
 
 
