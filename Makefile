@@ -12,7 +12,7 @@ NATIVE := $(wildcard native/* native/*/*) CMakeLists.txt
 .PHONY: demo setup test test-slow test-gpu test-triton test-vllm test-ray test-clients \
         test-schema check-deploy test-editors check fix native check-native check-scorer \
         check-neon nano-cpu eval-nano eval-official nano-gpu bench bench-peers bench-tools \
-        bench-ik bench-serve bench-train bench-plan soak web test-web docs clean
+        bench-ik bench-serve bench-train bench-gpu bench-plan soak web test-web docs clean
 
 demo: $(DEMO)/installed
 	@for verb in \
@@ -233,6 +233,11 @@ $(PEERS)-vllm/installed: benchmarks/peers-vllm.txt
 # Our loop beside transformers' Trainer (pip install accelerate) and plain eager PyTorch.
 bench-train: $(DEV)/installed
 	$(DEV)/bin/python benchmarks/train.py $(FLAGS)
+
+# On a GPU, with a PyTorch built for it in the environment: FLAGS may choose a part of ten minutes, such
+# as FLAGS="--only 7b-bf16".
+bench-gpu: $(DEV)/installed
+	$(DEV)/bin/python benchmarks/gpu.py $(FLAGS)
 
 # Files, memory and speed of nano, 1.1B and 7B in every format, which tests hold `codellama plan` to.
 # A quarter of an hour for 7B; FLAGS may choose, such as FLAGS="--shapes nano --formats q4_0".

@@ -2,14 +2,17 @@
 
 Weights are random and of the true shapes: speed does not depend on what they say. First the
 device's copy bandwidth and its rate of bfloat16 matrix products are measured; every figure is then
-also a share of one of them. `transformers` (sdpa, static cache, compiled) and a loop in the manner
-of gpt-fast run the same shapes in the same process, in bfloat16 or int8, where they fit.
+also a share of one of them. `transformers` (sdpa, static cache, compiled; always in bfloat16) and a
+loop in the manner of gpt-fast (bfloat16, int8, int4) run the same shapes in the same process, one
+after the other beside us, repetitions taking turns.
 
-    python benchmarks/gpu.py --only 7b-bf16      one part; each takes a few minutes
+    python benchmarks/gpu.py --only 7b-bf16      one part, in less than ten minutes
     python benchmarks/gpu.py --list              the parts, in the order of their worth
     python benchmarks/gpu.py --tiny --device cpu a dry run
 
-Writes `results/<date>_gpu-<part>_<device>.json` beside this file and prints a table.
+Writes `results/<date>_gpu-<part>_<device>.json` beside this file, anew after everything that is
+measured, and prints a table. When a part's `--minutes` are over, what is left of other programs is
+left out; a second run finds their compiled code and gets further.
 """
 
 from __future__ import annotations
@@ -20,30 +23,26 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from gpu_ours import BLOCK, Ours
 from gpu_peers import GptFastStyle, Peer, Transformers
 from record import RESULTS, commit, now, save
 
 from codellama.model.config import ModelConfig
 from codellama.model.family import MEMBERS
-from codellama.runners import Batch, KVFormat, kv_bytes_per_token
-from codellama.runners.fused.graphs import CudaRecorder
-from codellama.runners.fused.kernels import Kernels, PlainKernels
-from codellama.runners.fused.runner import FusedRunner
-from codellama.runners.fused.weights import Blocks, Dense, Fp8, Kind, Placed, rounded
+from codellama.runners import KVFormat, kv_bytes_per_token
+from codellama.runners.fused.limits import copy_rate, device_name, product_rate, timed
+from codellama.runners.fused.weights import Kind
 
 PARTS = (
     "7b-bf16", "7b-int4", "7b-int8", "34b-int4", "70b-int4", "13b-bf16", "34b-bf16", "34b-int8",
     "70b-int8", "13b-int4", "13b-int8", "7b-fp8",
 )  # fmt: skip
-BLOCK = 16
-CHUNK = 2048  # tokens of a prompt that one step reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,120 +70,11 @@ def shape_of(name: str, *, tiny: bool) -> ModelConfig:
     )  # fmt: skip
 
 
-def parameters(config: ModelConfig, kind: Kind, device: torch.device) -> Iterator[Placed]:
-    """Random parameters made on the device, a matrix at a time."""
-    torch.manual_seed(0)
-    for name, shape in config.tensor_shapes().items():
-        if len(shape) == 1:
-            yield name, torch.ones(shape, dtype=torch.bfloat16, device=device)
-            continue
-        is_table = name.startswith("embed_tokens")
-        x = torch.empty(shape, dtype=torch.bfloat16, device=device)
-        x.normal_(std=1.0 if is_table else shape[1] ** -0.5)
-        yield name, x if is_table else rounded(x, kind, torch.bfloat16)
-
-
-def held_bytes(matrix: Dense | Fp8 | Blocks) -> int:
-    found = [x for x in vars(matrix).values() if isinstance(x, torch.Tensor)]
-    return sum(x.numel() * x.element_size() for x in found)
-
-
-class Ours:
-    """The runner that `--device` uses, and the sampling kernel behind it."""
-
-    name = "codellama"
-
-    def __init__(self, config: ModelConfig, kind: Kind, device: torch.device, n_most: int) -> None:
-        self.config, self._device = config, device
-        self._vocab = config.vocab_size
-        self.weight_bytes = 0
-
-        def counted() -> Iterator[Placed]:
-            for name, value in parameters(config, kind, device):
-                if not isinstance(value, torch.Tensor):
-                    self.weight_bytes += held_bytes(value)
-                yield name, value
-
-        kernels: Kernels = PlainKernels()
-        if device.type == "cuda":
-            from codellama.runners.triton.kernels import TritonKernels
-
-            kernels = TritonKernels()
-        self._runner = FusedRunner(
-            config, counted(), kernels=kernels, n_blocks=n_most // BLOCK + 1, block_size=BLOCK,
-            device=device, recorder=CudaRecorder() if device.type == "cuda" else None,
-            kv_cache=KVFormat.BF16, max_seq_len=config.max_seq_len,
-        )  # fmt: skip
-        from codellama import _native
-
-        self._kernel = self._runner.sampling_kernel(_native)  # type: ignore[arg-type]
-
-    def decode(self, n_sequences: int, before: int, n_tokens: int) -> None:
-        """Steps of one token for each sequence: run, draw, and bring the ids back."""
-        width = -(-(before + n_tokens) // BLOCK)
-        tables = np.arange(n_sequences * width, dtype=np.int32).reshape(n_sequences, width)
-        tokens = np.arange(n_sequences, dtype=np.int32) % self._vocab
-        every = np.arange(n_sequences + 1, dtype=np.int32)
-        settings = self._settings(n_sequences)
-        for position in range(before, before + n_tokens):
-            logits = self._runner.run(
-                Batch(
-                    tokens=tokens, positions=np.full(n_sequences, position, np.int32),
-                    seq_starts=every, context_lens=np.full(n_sequences, position + 1, np.int32),
-                    block_tables=tables, logit_rows=every[:-1],
-                )
-            )  # fmt: skip
-            tokens, _ = self._kernel.sample(logits, *settings)
-
-    def prefill(self, n_tokens: int) -> None:
-        """One prompt, in chunks as the scheduler cuts it."""
-        table = np.arange(-(-n_tokens // BLOCK), dtype=np.int32)[None]
-        for first in range(0, n_tokens, CHUNK):
-            n = min(CHUNK, n_tokens - first)
-            is_last = first + n == n_tokens
-            self._runner.run(
-                Batch(
-                    tokens=np.arange(n, dtype=np.int32) % self._vocab,
-                    positions=np.arange(first, first + n, dtype=np.int32),
-                    seq_starts=np.array([0, n], np.int32),
-                    context_lens=np.array([first + n], np.int32),
-                    block_tables=table,
-                    logit_rows=np.array([n - 1] if is_last else [], np.int32),
-                )
-            )
-
-    def _settings(self, n: int) -> tuple[Any, ...]:
-        """Every row at the defaults of `SamplingParams`."""
-        ones, zeros = np.ones(n, np.float32), np.zeros(n, np.float32)
-        none, offsets = np.empty(0, np.int32), np.zeros(n + 1, np.int64)
-        return (
-            0.2 * ones, np.zeros(n, np.int32), 0.95 * ones, zeros, ones, zeros, zeros,
-            np.arange(n, dtype=np.uint64), np.zeros(n, np.uint64), none, offsets,
-            np.zeros(n, np.int32), none, np.empty(0, np.float32), offsets,
-        )  # fmt: skip
-
-
-def timed(device: torch.device, work: Callable[[], object]) -> float:
-    """Seconds of a piece of work, from an idle device to an idle device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
 def limits(device: torch.device, *, tiny: bool) -> dict[str, float]:
     """Bytes a second that a copy reads and writes together, and bfloat16 operations a second."""
-    n = 1 << (20 if tiny else 31)
-    source = torch.zeros(n, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    copy_s = min(timed(device, lambda: target.copy_(source)) for _ in range(10))
-    side = 64 if tiny else 8192
-    a, b = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
-    product_s = min(timed(device, lambda: a @ b) for _ in range(10))
-    return {"copy_gb_s": 2 * n / copy_s / 1e9, "bf16_tflop_s": 2 * side**3 / product_s / 1e12}
+    copied = copy_rate(device, 1 << (20 if tiny else 31))
+    multiplied = product_rate(device, "BF16", 64 if tiny else 8192)
+    return {"copy_gb_s": copied / 1e9, "bf16_tflop_s": multiplied / 1e12}
 
 
 def decode_bytes(ours: Ours, n_sequences: int, before: int, n_tokens: int) -> float:
@@ -200,90 +90,139 @@ def prefill_operations(config: ModelConfig, n: int) -> float:
     return 2.0 * n_matrix * n + attention
 
 
-def interleaved(
-    device: torch.device, works: dict[str, Callable[[], object]], repeats: int
-) -> dict[str, list[float]]:
-    """Seconds by name, repetitions taking turns; the first two, which compile, are not counted.
+@dataclass(frozen=True)
+class Work:
+    """A kind of work: tokens that it reads or makes, and how an engine does it."""
 
-    Who fails is left out with a word about it.
-    """
-    found: dict[str, list[float]] = {name: [] for name in works}
-    for i in range(-2, repeats):
-        for name, work in works.items():
-            if name not in found:
-                continue
-            try:
-                seconds = timed(device, work)
-            except Exception as error:  # a peer that does not run here is no reason to stop
-                print(f"{name} is left out: {type(error).__name__}: {error}", file=sys.stderr)
-                del found[name]
-                continue
-            if i >= 0:
-                found[name].append(seconds)
-    return found
+    name: str
+    n_tokens: int
+    run: Callable[[Ours | Peer], object]
+    share: Callable[[float], float]  # of the limit, at so many seconds
 
 
-def measure(part: str, device: torch.device, sizes: Sizes, *, tiny: bool, peers: bool,
-            profile: Path | None) -> dict[str, Any]:  # fmt: skip
-    """Everything about one part, as the object that is written."""
+@dataclass
+class Seconds:
+    """What was measured of one kind of work."""
+
+    own: list[float] = field(default_factory=list)
+    ratios: dict[str, float] = field(default_factory=dict)
+    peers: dict[str, list[float]] = field(default_factory=dict)
+
+
+def works_of(ours: Ours, sizes: Sizes, found_limits: dict[str, float]) -> list[Work]:
+    def decoding(n: int) -> Work:
+        needed = decode_bytes(ours, n, sizes.before, sizes.n_tokens) * sizes.n_tokens
+        return Work(
+            f"decode, batch {n}", n * sizes.n_tokens,
+            lambda engine: engine.decode(n, sizes.before, sizes.n_tokens),
+            lambda s: needed / s / 1e9 / found_limits["copy_gb_s"],
+        )  # fmt: skip
+
+    def reading(n: int) -> Work:
+        needed = prefill_operations(ours.config, n)
+        return Work(
+            f"prompt of {n}", n, lambda engine: engine.prefill(n),
+            lambda s: needed / s / 1e12 / found_limits["bf16_tflop_s"],
+        )  # fmt: skip
+
+    return [*map(decoding, sizes.batches), *map(reading, sizes.prompts)]
+
+
+def beside(
+    device: torch.device, work: Work, ours: Ours, peer: Peer, sizes: Sizes, seconds: Seconds
+) -> None:
+    """The same work by both in turns; the first two repetitions, which compile, are not counted."""
+    own, theirs = [], []
+    for i in range(-2, sizes.repeats):
+        ours_s, theirs_s = (
+            timed(device, lambda engine=engine: work.run(engine))  # type: ignore[misc]
+            for engine in (ours, peer)
+        )
+        if i >= 0:
+            own.append(ours_s)
+            theirs.append(theirs_s)
+    seconds.own += own
+    seconds.peers[peer.name] = theirs
+    seconds.ratios[peer.name] = statistics.median(theirs) / statistics.median(own)
+
+
+def measure(
+    part: str, device: torch.device, sizes: Sizes, *, tiny: bool, peers: bool, until: float,
+    profile: Path | None, write: Callable[[dict[str, Any]], None],
+) -> None:  # fmt: skip
+    """Everything about one part; `write` gets all that is known each time there is more."""
     name, kind_name = part.split("-")
     kind = Kind.PLAIN if kind_name == "bf16" else Kind(kind_name)
     config = shape_of(name, tiny=tiny)
     found_limits = limits(device, tiny=tiny)
     longest = max(sizes.prompts), max(sizes.batches) * (sizes.before + sizes.n_tokens + BLOCK)
     ours = Ours(config, kind, device, max(longest))
-    others: list[Peer] = []
-    if peers and kind in (Kind.PLAIN, Kind.INT8):
-        n_rows = max(sizes.batches)
-        n_most = max(max(sizes.prompts), sizes.before + sizes.n_tokens + 1)
-        makers = [GptFastStyle] if kind is Kind.INT8 else [Transformers, GptFastStyle]
-        for make in makers:
-            peer = made(make, config, kind is Kind.INT8, device, n_rows, n_most)
-            others += [] if peer is None else [peer]
-    works = []
-    for n in sizes.batches:
-        runs: dict[str, Callable[[], object]] = {
-            ours.name: lambda n=n: ours.decode(n, sizes.before, sizes.n_tokens)  # type: ignore[misc]
-        }
-        for peer in others:
-            runs[peer.name] = lambda n=n, p=peer: p.decode(n, sizes.before, sizes.n_tokens)  # type: ignore[misc]
-        seconds = interleaved(device, runs, sizes.repeats)
-        needed = decode_bytes(ours, n, sizes.before, sizes.n_tokens)
-        step_s = statistics.median(seconds[ours.name]) / sizes.n_tokens
-        works.append({
-            "work": f"decode, batch {n}", "unit": "tok/s",
-            "engines": {e: speeds(n * sizes.n_tokens, s) for e, s in seconds.items()},
-            "limit_share": needed / step_s / 1e9 / found_limits["copy_gb_s"],
-        })  # fmt: skip
-    for n in sizes.prompts:
-        runs = {ours.name: lambda n=n: ours.prefill(n)}  # type: ignore[misc]
-        for peer in others:
-            runs[peer.name] = lambda n=n, p=peer: p.prefill(n)  # type: ignore[misc]
-        seconds = interleaved(device, runs, sizes.repeats)
-        rate = prefill_operations(config, n) / statistics.median(seconds[ours.name]) / 1e12
-        works.append({
-            "work": f"prompt of {n}", "unit": "tok/s",
-            "engines": {e: speeds(n, s) for e, s in seconds.items()},
-            "limit_share": rate / found_limits["bf16_tflop_s"],
-        })  # fmt: skip
-    if profile is not None:
-        profile.write_text(profiled(lambda: ours.decode(1, sizes.before, 8), device))
-    return {
+    found = {work: Seconds() for work in works_of(ours, sizes, found_limits)}
+    left_out: list[str] = []
+    record = {
         "date": now(),
         "part": part, "is_tiny": tiny, "device": device_name(device), "commit": commit(),
         "command": " ".join(["python", *sys.argv]), "versions": versions(),
         "limits": found_limits, "weight_gb": ours.weight_bytes / 1e9,
-        "before": sizes.before, "n_tokens": sizes.n_tokens, "works": works,
+        "before": sizes.before, "n_tokens": sizes.n_tokens, "left_out": left_out,
     }  # fmt: skip
 
+    def say() -> None:
+        write({**record, "works": [entry(w, s) for w, s in found.items() if s.own]})
 
-def made(make: Any, *arguments: Any) -> Peer | None:
-    try:
-        peer: Peer = make(*arguments)
-    except Exception as error:  # not installed, or does not fit beside ours
-        print(f"{make.name} is left out: {type(error).__name__}: {error}", file=sys.stderr)
-        return None
-    return peer
+    def leave_out(what: str, why: object) -> None:
+        left_out.append(f"{what}: {why}")
+        print(f"{what} is left out: {why}", file=sys.stderr)
+
+    for work, seconds in found.items():
+        once = [timed(device, lambda work=work: work.run(ours)) for _ in range(2 + sizes.repeats)]  # type: ignore[misc]
+        seconds.own += once[2:]
+        say()
+    if profile is not None:
+        profile.write_text(profiled(lambda: ours.decode(1, sizes.before, 8), device))
+    makers: list[Any] = [Transformers] if peers else []
+    if peers and kind is not Kind.FP8:
+        makers.append(GptFastStyle)
+    for make in makers:
+        try:
+            peer: Peer = make(config, kind, device)
+        except Exception as error:  # not installed, or does not fit beside ours
+            leave_out(make.name, f"{type(error).__name__}: {error}")
+            continue
+        for work, seconds in found.items():
+            if time.monotonic() > until:
+                leave_out(f"{peer.name}, {work.name}", "the minutes are over")
+                continue
+            try:
+                beside(device, work, ours, peer, sizes, seconds)
+            except Exception as error:  # a peer that does not run here is no reason to stop
+                leave_out(f"{peer.name}, {work.name}", f"{type(error).__name__}: {error}")
+            say()
+        del peer
+        free(device)
+    say()
+
+
+def free(device: torch.device) -> None:
+    """Lets go of what nothing refers to, recordings of compiled code as well."""
+    if device.type == "cuda":
+        torch._dynamo.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def entry(work: Work, seconds: Seconds) -> dict[str, Any]:
+    """A kind of work in the record: speeds, the share of the limit, and ratios to the peers'."""
+    others = {
+        name: speeds(work.n_tokens, s) | {"ratio": seconds.ratios[name]}
+        for name, s in seconds.peers.items()
+    }
+    return {
+        "work": work.name, "unit": "tok/s",
+        "engines": {Ours.name: speeds(work.n_tokens, seconds.own), **others},
+        "limit_share": work.share(statistics.median(seconds.own)),
+    }  # fmt: skip
 
 
 def speeds(n: int, seconds: list[float]) -> dict[str, float]:
@@ -301,10 +240,6 @@ def profiled(work: Callable[[], object], device: torch.device) -> str:
     order = "cuda_time_total" if is_cuda else "cpu_time_total"
     table: str = seen.key_averages().table(sort_by=order, row_limit=25)
     return table
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def versions() -> dict[str, str]:
@@ -336,8 +271,7 @@ def markdown(record: dict[str, Any]) -> str:
                f"{work['limit_share']:.0%}"]  # fmt: skip
         for peer in peers:
             other = work["engines"].get(peer)
-            ratio = "" if other is None else f", {own['tok_s'] / other['tok_s']:.2f} x"
-            row.append("-" if other is None else f"{other['tok_s']:.0f}{ratio}")
+            row.append("-" if other is None else f"{other['tok_s']:.0f}, {other['ratio']:.2f} x")
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
 
@@ -349,6 +283,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, for a dry run")
     parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--minutes", type=float, default=8.0, help="after which no other program "
+                        "is begun, for each part (default: 8)")  # fmt: skip
     parser.add_argument("--profile", type=Path, metavar="FILE", help="time by kernel, batch 1")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of results")
     args = parser.parse_args()
@@ -360,17 +296,20 @@ def main() -> None:
         sys.exit("PyTorch sees no CUDA device; --tiny --device cpu is a dry run")
     args.out.mkdir(parents=True, exist_ok=True)
     for part in args.only or PARTS:
-        record = measure(
-            part, device, TINY if args.tiny else Sizes(), tiny=args.tiny,
-            peers=not args.no_peers, profile=args.profile,
+        latest: dict[str, Any] = {}
+
+        def write(record: dict[str, Any], latest: dict[str, Any] = latest) -> None:
+            latest.update(record)
+            place = re.sub(r"[^A-Za-z0-9]+", "-", record["device"])
+            path = args.out / f"{record['date'][:10]}_gpu-{record['part']}_{place}.json"
+            save(record, path)
+
+        measure(
+            part, device, TINY if args.tiny else Sizes(), tiny=args.tiny, peers=not args.no_peers,
+            until=time.monotonic() + 60 * args.minutes, profile=args.profile, write=write,
         )  # fmt: skip
-        place = re.sub(r"[^A-Za-z0-9]+", "-", record["device"])
-        path = args.out / f"{record['date'][:10]}_gpu-{part}_{place}.json"
-        save(record, path)
-        print(markdown(record), flush=True)
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        print(markdown(latest), flush=True)
+        free(device)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -24,8 +25,8 @@ class Ik:
     name = "ik_llama.cpp"
 
     def __init__(self, folder: Path, model: str, n_threads: int) -> None:
-        self._folder = folder
-        self._common = ["-m", model, "-t", str(n_threads)]
+        self._folder = folder.resolve()
+        self._common = ["-m", str(Path(model).resolve()), "-t", str(n_threads)]
         self._peak_mb = 0.0
         self.pid = 0  # of no process that lives between repetitions
 
@@ -68,6 +69,7 @@ class Ik:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=tempfile.gettempdir(),  # it writes a log where it is started
         )
         done = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(process.pid, done))

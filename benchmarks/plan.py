@@ -123,7 +123,7 @@ def measured(shape: str, format: str, path: Path, args: argparse.Namespace) -> d
         "peak_rss_bytes": round(peak * 1e6),
         "planned_rss_bytes": planned.total,
         "cached_tokens": PREFILL,
-        "limits": report.limits_entry(limits),
+        "limits": limits.to_json(),
         "decode": {"n": work.n, "tok_s": rates.median, "samples": list(rates.samples)},
         "others_cpu_share": busy,
     }

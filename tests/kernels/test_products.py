@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kernel_inputs import TOLERANCE, close, normal, there
+from kernel_weights import CPU, blocks_of, weight_of
 
 from codellama.quant.formats import Format, Tensor, n_bytes
 from codellama.quant.planes import LAYOUTS
@@ -14,8 +15,8 @@ from codellama.runners.fused import reference
 from codellama.runners.fused.kernels import Norm, PlainKernels, Stream
 from codellama.runners.fused.weights import (
     Dense,
+    Fp8,
     Kind,
-    Matrix,
     Weight,
     int4_blocks,
     int8_blocks,
@@ -23,31 +24,6 @@ from codellama.runners.fused.weights import (
     placed,
     rounded,
 )
-
-SCALES = {Format.Q6_K: [208], Format.Q3_K: [108], Format.Q2_K: [80, 82]}
-CPU = torch.device("cpu")
-
-
-def blocks_of(format: Format, n_rows: int, n_cols: int) -> Matrix:
-    """Random bits, with scales that make numbers of about one."""
-    rng = np.random.default_rng(1)
-    raw = rng.integers(0, 256, n_bytes(format, (n_rows, n_cols)), np.uint8)
-    raw = raw.reshape(-1, format.block_bytes)
-    at = SCALES.get(format, [0, 2] if format.name.endswith(("_1", "_K")) else [0])
-    for place in at:
-        scale = rng.uniform(0.5, 1, len(raw)) / (900 if format.name.endswith("_K") else 16)
-        raw[:, place : place + 2] = scale.astype("<f2").view(np.uint8).reshape(-1, 2)
-    return placed(
-        Tensor(format, (n_rows, n_cols), raw.reshape(-1)), Kind.STORED, torch.float32, CPU
-    )
-
-
-def weight_of(kind: str, n_rows: int, n_cols: int, dtype: torch.dtype) -> Weight:
-    x = normal(n_rows, n_cols, seed=4) / 8
-    if kind in list(Format):
-        return (blocks_of(Format(kind), n_rows, n_cols),)
-    return (rounded(x, Kind(kind), dtype),)
-
 
 KINDS = [*LAYOUTS, Kind.PLAIN, Kind.INT8, Kind.INT4, Kind.FP8]
 
@@ -159,6 +135,15 @@ def test_int8_is_q8_0() -> None:
     ours = reference.numbers(int8_blocks(x))
     step = x.abs().max() / 127
     assert (ours - torch.from_numpy(stored.to_float32())).abs().max() < 1.01 * step
+
+
+def test_shapes_that_8_bit_products_refuse(device: torch.device) -> None:
+    from codellama.runners.triton.kernels import fits_matrix_units
+
+    for shape, fits in (((32, 64), True), ((33, 64), False), ((32, 72), False)):
+        matrix = rounded(torch.zeros(shape), Kind.FP8, torch.float32)
+        assert isinstance(matrix, Fp8)
+        assert fits_matrix_units(matrix) is fits
 
 
 def test_a_matrix_in_plain_numbers_is_a_linear_layer() -> None:

@@ -138,6 +138,28 @@ def test_a_sampler_on_a_device_takes_what_the_engine_gives() -> None:
     np.testing.assert_array_equal(sampler.sample(logits, *given)[0], wanted[0])
 
 
+def test_one_row_is_drawn_where_that_is_quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Greedily on the device, with a temperature by the CPU's kernel."""
+    from codellama.runners.fused import logits as module
+
+    where: list[str] = []
+
+    def body(device: torch.device) -> Any:
+        where.append("device")
+        return plain_sample
+
+    monkeypatch.setattr(module, "_body", body)
+    sampler = DeviceSampler(_native)  # type: ignore[arg-type]
+    logits, how = logits_of(1, 50, 8), settings(1, 50, 8)
+    held = DeviceLogits(torch.from_numpy(logits))
+    for temperature, expected in ((0.0, ["device"]), (0.7, [])):
+        where.clear()
+        how["temperature"] = np.array([temperature], np.float32)
+        ids, logprobs = sampler.sample(held, *every(how))
+        assert where == expected
+        check(ids, logprobs, logits, how)
+
+
 def test_held_logits_are_cut_picked_and_constrained() -> None:
     with torch.inference_mode():  # as a runner's are
         values = torch.arange(12.0).reshape(3, 4)

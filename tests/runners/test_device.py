@@ -179,14 +179,31 @@ def test_a_gpu_computes_in_half_precision() -> None:
     assert activation_format(cast(Any, FakeReader(config)), "cuda", "f16") == "F16"
 
 
-def test_fp8_wants_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100")
-    with pytest.raises(ConfigError, match=r"fp8 need a GPU of the Hopper generation.*A100"):
-        memory.require_fp8(torch.device("cuda"))
-    memory.require_fp8(torch.device("cpu"))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    memory.require_fp8(torch.device("cuda"))
+@pytest.mark.parametrize(
+    ("capability", "weights", "kv_cache", "said"),
+    [
+        ((7, 5), None, KVFormat.F16, "kernels need a GPU of the Ampere generation"),
+        ((8, 0), "bf16", KVFormat.Q8_0, None),
+        ((8, 0), None, KVFormat.FP8, "keys and values in fp8 need a GPU of the Ada generation"),
+        ((8, 0), "fp8", KVFormat.BF16, "weights in fp8 need a GPU of the Hopper generation"),
+        ((8, 9), "int4", KVFormat.FP8, None),
+        ((8, 9), "fp8", KVFormat.FP8, "weights in fp8 need"),
+        ((9, 0), "fp8", KVFormat.FP8, None),
+    ],
+)
+def test_an_old_gpu_is_told_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], weights: str | None,
+    kv_cache: KVFormat, said: str | None,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Old")
+    memory.require_generation(torch.device("cpu"), weights=weights, kv_cache=kv_cache)
+    cuda = torch.device("cuda")
+    if said is None:
+        memory.require_generation(cuda, weights=weights, kv_cache=kv_cache)
+        return
+    with pytest.raises(ConfigError, match=f"{said}.*NVIDIA Old"):
+        memory.require_generation(cuda, weights=weights, kv_cache=kv_cache)
 
 
 def test_free_memory_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ class StandIn:
     def plan(self, starts, block_starts, blocks, last, *sizes, causal, **types) -> None:  # type: ignore[no-untyped-def]
         assert causal
         assert all(x.dtype == torch.int32 for x in (starts, block_starts, blocks, last))
+        assert all(x.device.type == "cpu" for x in (starts, block_starts, last)), "it plans there"
         self.n_plans += 1
         self.known = starts.tolist(), block_starts.tolist(), blocks, last.tolist(), sizes
 

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from codellama import _native
+
+if TYPE_CHECKING:
+    from codellama.bench.cost import Cost
 
 _DRAM_BYTES = 1 << 30
 _SMALLEST = 1 << 22
 _READ_PASSES = 4
 _PEAK_PASSES = 48
+
+
+class Roof(Protocol):
+    """What can be done at most: `read` bytes a second, and operations."""
+
+    read: float
+
+    def ops(self, cost: Cost) -> float:
+        """Operations a second in the numbers that a model multiplies in."""
+        ...
+
+    def measure(self) -> None:
+        """One more round of everything, a second or two."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """In 10^9 bytes or operations per second; None where there is no such limit."""
+        ...
 
 
 @dataclass(kw_only=True)
@@ -47,3 +69,63 @@ class Limits:
                 self.int8, self.int8_kind = rate, kind
             elif kind.startswith("fp32") and rate > self.fp32:
                 self.fp32, self.fp32_kind = rate, kind
+
+    def ops(self, cost: Cost) -> float:
+        """Of int8 for blocks and of float32 for others."""
+        return self.int8 if cost.is_quantised else self.fp32
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Roof`."""
+        return {
+            "read_gb_s": self.read / 1e9,
+            "read_bytes": self.read_bytes,
+            "dram_gb_s": self.dram / 1e9,
+            "int8_gop_s": self.int8 / 1e9 if self.int8_kind else None,
+            "int8_kind": self.int8_kind,
+            "fp32_gflop_s": self.fp32 / 1e9 if self.fp32_kind else None,
+            "fp32_kind": self.fp32_kind,
+            "product_gflop_s": None,
+            "product_kind": None,
+        }
+
+
+class Measures(Protocol):
+    """An engine that measures its own device; see `process.EngineProcess`."""
+
+    def limits(self) -> dict[str, float]: ...
+
+
+@dataclass(kw_only=True)
+class DeviceLimits:
+    """Those of PyTorch's device, which the engine measures between its repetitions.
+
+    Copies stand for reading, which none can be quicker at, and products of large matrices of the
+    activations' type, `kind`, for arithmetic.
+    """
+
+    engine: Measures
+    kind: str
+    read: float = 0.0
+    product: float = 0.0
+
+    def measure(self) -> None:
+        """See `Roof`; as there, the best of all rounds counts."""
+        found = self.engine.limits()
+        self.read = max(self.read, found["read"])
+        self.product = max(self.product, found["product"])
+
+    def ops(self, cost: Cost) -> float:
+        """See `Roof`; whatever the weights are kept in, they are multiplied as activations are."""
+        return self.product
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Roof`."""
+        nothing = dict.fromkeys(
+            ("read_bytes", "dram_gb_s", "int8_gop_s", "int8_kind", "fp32_gflop_s", "fp32_kind")
+        )
+        return {
+            "read_gb_s": self.read / 1e9,
+            **nothing,
+            "product_gflop_s": self.product / 1e9,
+            "product_kind": self.kind,
+        }

@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +23,8 @@ _PATIENCE_S = 10  # to end by itself
 class EngineSpec:
     """How an engine is started: by which Python, with which body, on which model.
 
-    `context` is the tokens of one sequence, of which there are `n_streams` at most.
+    `context` is the tokens of one sequence, of which there are `n_streams` at most; `options` are
+    further keywords of the body's `load`.
     """
 
     name: str
@@ -32,6 +34,7 @@ class EngineSpec:
     context: int
     n_streams: int
     python: Path = Path(sys.executable)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class EngineProcess:
@@ -47,7 +50,7 @@ class EngineProcess:
         self._complaints = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # `close` does
         command = [
             spec.python, _HERE / "worker.py", spec.body, spec.model, spec.n_threads, spec.context,
-            spec.n_streams,
+            spec.n_streams, json.dumps(dict(spec.options)),
         ]  # fmt: skip
         try:
             self._process = subprocess.Popen(
@@ -83,6 +86,10 @@ class EngineProcess:
         """Resident MB now, and the most there ever were."""
         found = self._ask(do="memory")
         return found["rss_mb"], found["peak_mb"]
+
+    def limits(self) -> dict[str, float]:
+        """What the engine's own device can do, measured now: `read` and `product` a second."""
+        return self._ask(do="limits")
 
     def close(self) -> None:
         """Ends the process; once is enough."""

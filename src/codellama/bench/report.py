@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from codellama.bench.cost import Cost
-from codellama.bench.limits import Limits
+from codellama.bench.limits import Roof
 from codellama.bench.measure import Results, Work
 
 OWN = "codellama"
@@ -20,19 +20,18 @@ def use(work: Work, cost: Cost) -> float:
     return cost.decode_bytes(work.n, work.n_streams)
 
 
-def share(work: Work, cost: Cost, limits: Limits, tok_s: float) -> float | None:
+def share(work: Work, cost: Cost, limits: Roof, tok_s: float) -> float | None:
     """The share of the machine's limit that a speed is, or None where it was not measured.
 
-    A prompt's limit is the CPU's arithmetic in the weights' precision, int8 for blocks and float32
-    for others; a decoded token's is reading every weight and the keys and values.
+    A prompt's limit is arithmetic in the numbers that are multiplied, a decoded token's is reading
+    every weight and the keys and values.
     """
-    peak = limits.int8 if cost.is_quantised else limits.fp32
-    most = peak if work.kind == "prefill" else limits.read
+    most = limits.ops(cost) if work.kind == "prefill" else limits.read
     return tok_s / work.n_tokens * use(work, cost) / most if most else None
 
 
 def work_entry(
-    results: Results, work: Work, cost: Cost, limits: Limits, peer: str | None
+    results: Results, work: Work, cost: Cost, limits: Roof, peer: str | None
 ) -> dict[str, Any]:
     """One kind of work: speed, the peer's, the ratio of medians, and the shares of the limit."""
     own = results.of(OWN, work)
@@ -56,19 +55,6 @@ def work_entry(
         "peer_limit_share": None if theirs is None else share(work, cost, limits, theirs.median),
         ("bytes" if work.kind == "decode" else "ops") + "_per_token": use(work, cost)
         / work.n_tokens,
-    }
-
-
-def limits_entry(limits: Limits) -> dict[str, Any]:
-    """The machine's limits, in 10^9 bytes or operations per second."""
-    return {
-        "read_gb_s": limits.read / 1e9,
-        "read_bytes": limits.read_bytes,
-        "dram_gb_s": limits.dram / 1e9,
-        "int8_gop_s": limits.int8 / 1e9 if limits.int8_kind else None,
-        "int8_kind": limits.int8_kind,
-        "fp32_gflop_s": limits.fp32 / 1e9 if limits.fp32_kind else None,
-        "fp32_kind": limits.fp32_kind,
     }
 
 
@@ -110,11 +96,8 @@ def page(report: dict[str, Any]) -> str:
                   f"parameters, {report['weights_mb']:.1f} MB"),
         ("machine", f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
                     f"{machine['kernel']}"),
-        ("engine", f"{threads(report['threads'])}, {report['simd']} kernels"),
-        ("limits", f"reading {number(limits['read_gb_s'])} GB/s over this model "
-                   f"({number(limits['dram_gb_s'])} over 1 GiB), int8 "
-                   f"{number(limits['int8_gop_s'])} GOP/s, float32 "
-                   f"{number(limits['fp32_gflop_s'])} GFLOP/s"),
+        ("engine", _engine(report)),
+        ("limits", _limits(limits)),
         ("memory", f"{report['rss_mb']:.0f} MB resident, {report['peak_rss_mb']:.0f} at most"
                    + ("" if peer is None else f"; {peer['name']} {peer['rss_mb']:.0f}, "
                                               f"{peer['peak_rss_mb']:.0f} at most")),
@@ -124,6 +107,31 @@ def page(report: dict[str, Any]) -> str:
     ]  # fmt: skip
     width = max(len(label) for label, _ in facts) + 2
     return _columns(rows) + "\n" + "".join(f"{label:<{width}}{text}\n" for label, text in facts)
+
+
+def _engine(report: dict[str, Any]) -> str:
+    device = report["device"]
+    if device is None:
+        return f"{threads(report['threads'])}, {report['simd']} kernels"
+    held = "" if device["memory_mb"] is None else f", {device['memory_mb']:.0f} MB held there"
+    return (
+        f"PyTorch {device['torch']} on {device['name']}{held}; weights "
+        f"{device['weights'] or 'as stored'}, activations {device['activations']}, keys and values "
+        f"{device['kv_cache']}"
+    )
+
+
+def _limits(limits: dict[str, Any]) -> str:
+    if limits["product_kind"] is not None:
+        return (
+            f"copying {number(limits['read_gb_s'])} GB/s, products in {limits['product_kind']} "
+            f"{number(limits['product_gflop_s'])} GFLOP/s"
+        )
+    return (
+        f"reading {number(limits['read_gb_s'])} GB/s over this model "
+        f"({number(limits['dram_gb_s'])} over 1 GiB), int8 {number(limits['int8_gop_s'])} GOP/s, "
+        f"float32 {number(limits['fp32_gflop_s'])} GFLOP/s"
+    )
 
 
 def threads(n: int) -> str:

@@ -44,6 +44,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     for label, roof in (
         (f"int8 {limits['int8_kind']}", limits["int8_gop_s"]),
         (f"float32 {limits['fp32_kind']}", limits["fp32_gflop_s"]),
+        (f"products in {limits['product_kind']}", limits["product_gflop_s"]),
     ):
         if roof is None:
             continue
@@ -65,13 +66,18 @@ def draw(report: dict[str, Any], path: Path) -> None:
     axes.set_xlabel("operations per byte of weights, keys and values")
     axes.set_ylabel("10⁹ operations per second")
     axes.set_title(
-        f"{report['model']}, {report['format']}: {report['machine']['cpu']}, "
-        f"{threads(report['threads'])}, reading {read:.1f} GB/s",
+        f"{report['model']}, {report['format']}: {_where(report)}, reading {read:.1f} GB/s",
         fontsize=9,
     )
     axes.grid(True, which="both", alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=150)
+
+
+def _where(report: dict[str, Any]) -> str:
+    if report["device"] is not None:
+        return str(report["device"]["name"])
+    return f"{report['machine']['cpu']}, {threads(report['threads'])}"
 
 
 def _ops(report: dict[str, Any], entry: dict[str, Any]) -> float:

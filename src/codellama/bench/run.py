@@ -7,14 +7,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from codellama import checkpoint
 from codellama.bench import machine, report, startup
-from codellama.bench.cost import cost_of
-from codellama.bench.limits import Limits
+from codellama.bench.cost import Choice, cost_of
+from codellama.bench.limits import DeviceLimits, Limits, Roof
 from codellama.bench.measure import Work, interleave
 from codellama.bench.peers import Peer, require
 from codellama.bench.process import BODIES, EngineProcess, EngineSpec
@@ -27,11 +27,12 @@ _BUSY = 0.05  # share of the processors used by others, from which figures are l
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is measured, how often and against whom."""
+    """What is measured, by what, how often and against whom."""
 
     works: Sequence[Work]
     n_threads: int
     n_repeats: int
+    choice: Choice = field(default_factory=Choice)
     peer: Peer | None = None
     peer_python: Path = Path(sys.executable)
     with_startup: bool = True
@@ -54,11 +55,12 @@ def run(
         require(peer, settings.peer_python)
     path = resolve(model)
     reader = checkpoint.open(path)
-    cost = cost_of(reader)
+    choice = settings.choice
+    cost = cost_of(reader, choice)
     context = max(work.n for work in settings.works) + 16
     n_streams = max(work.n_streams for work in settings.works)
 
-    def spec(name: str, body: Path, python: Path) -> EngineSpec:
+    def spec(name: str, body: Path, python: Path, **options: Any) -> EngineSpec:
         return EngineSpec(
             name=name,
             body=body,
@@ -67,16 +69,19 @@ def run(
             context=context,
             n_streams=n_streams,
             python=python,
+            options=options,
         )
 
-    specs = [spec(report.OWN, BODIES / "own.py", Path(sys.executable))]
+    specs = [spec(report.OWN, BODIES / "own.py", Path(sys.executable), **asdict(choice))]
     if peer is not None:
         specs.append(spec(peer.name, peer.body, settings.peer_python))
-    limits = Limits(n_threads=settings.n_threads, read_bytes=cost.weight_bytes)
     others = machine.OtherPrograms()
     with ExitStack() as stack:
         progress(f"loading {name or model}")
         engines = [stack.enter_context(EngineProcess(one)) for one in specs]
+        limits: Roof = Limits(n_threads=settings.n_threads, read_bytes=cost.weight_bytes)
+        if choice.engine == "torch":
+            limits = DeviceLimits(engine=engines[0], kind=engines[0].about["activations"])
         others.start(engine.pid for engine in engines)
 
         def between(repetition: int) -> None:
@@ -90,7 +95,7 @@ def run(
     started = None
     if settings.with_startup:
         progress("starting from nothing")
-        started = startup.measure(model, settings.n_threads, _STARTS)
+        started = startup.measure(model, settings.n_threads, _STARTS, choice)
     peer_name = None if peer is None else peer.name
     works = [report.work_entry(results, work, cost, limits, peer_name) for work in settings.works]
     rss, peak = memory[report.OWN]
@@ -103,6 +108,7 @@ def run(
         "weights_mb": sum(info.n_bytes for info in reader.infos.values()) / 1e6,
         "threads": settings.n_threads,
         "simd": abouts[report.OWN]["simd"],
+        "device": _device(choice, abouts[report.OWN]),
         "repeat": settings.n_repeats,
         "prefill": report.first(works, "prefill"),
         "decode": report.first(works, "decode"),
@@ -114,7 +120,7 @@ def run(
         "rss_mb": rss,
         "peak_rss_mb": peak,
         "peer": None,
-        "limits": report.limits_entry(limits),
+        "limits": limits.to_json(),
         "machine": machine.describe(),
         "others_cpu_share": busy,
     }
@@ -140,6 +146,20 @@ def default_threads() -> int:
     from codellama import _native
 
     return min(_native.n_physical_threads(), len(os.sched_getaffinity(0)))
+
+
+def _device(choice: Choice, about: dict[str, Any]) -> dict[str, Any] | None:
+    """PyTorch's device and the numbers there; None for the native core."""
+    if choice.engine == "cpu":
+        return None
+    return {
+        "name": about["device"],
+        "memory_mb": about["device_mb"],
+        "torch": about["torch"],
+        "weights": choice.weights,
+        "activations": about["activations"],
+        "kv_cache": about["kv_cache"],
+    }
 
 
 def _formats(reader: Reader) -> str:

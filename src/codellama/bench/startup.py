@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from codellama.bench.cost import Choice
 from codellama.errors import EngineFailed
 
 
@@ -27,7 +28,7 @@ class Startup:
         return max(0.0, self.start_s - self.interpreter_s)
 
 
-def measure(model: str, n_threads: int, n_repeats: int) -> Startup:
+def measure(model: str, n_threads: int, n_repeats: int, choice: Choice | None = None) -> Startup:
     """Starts `codellama complete` and a Python that does nothing, in turns.
 
     Raises:
@@ -38,6 +39,8 @@ def measure(model: str, n_threads: int, n_repeats: int) -> Startup:
         "--max-tokens", "1", "--max-seq-len", "128", "--temperature", "0",
         "--threads", str(n_threads),
     ]  # fmt: skip
+    for name, value in {} if choice is None else asdict(choice).items():
+        complete += [] if value is None else ["--" + name.replace("_", "-"), value]
     nothing = [sys.executable, "-c", "pass"]
     starts, empty = [], []
     for _ in range(n_repeats):

@@ -1,13 +1,15 @@
 """One engine in a process of its own: a line of JSON in is a piece of work, a line out its result.
 
-    PYTHON worker.py BODY MODEL N_THREADS CONTEXT N_STREAMS
+    PYTHON worker.py BODY MODEL N_THREADS CONTEXT N_STREAMS OPTIONS
 
-BODY is a Python file with `load(model, n_threads, context, n_streams)`, which returns an object
-with the methods of `Body`. This file needs nothing but the standard library, because it also runs
-in the environments of other engines, which have nothing of ours.
+BODY is a Python file with `load(model, n_threads, context, n_streams)`, which takes the OPTIONS, a
+JSON object, as keywords and returns an object with the methods of `Body`. This file needs nothing
+but the standard library, because it also runs in the environments of other engines, which have
+nothing of ours.
 
-A request is {"do": "prefill", "n": 512}, {"do": "decode", "n": 64, "streams": 8} or {"do":
-"memory"}. The answer to work is {"s": seconds}, to "memory" {"rss_mb": now, "peak_mb": most ever}.
+A request is {"do": "prefill", "n": 512}, {"do": "decode", "n": 64, "streams": 8}, {"do": "memory"}
+or {"do": "limits"}. The answer to work is {"s": seconds}, to "memory" {"rss_mb": now, "peak_mb":
+most ever}, and to "limits" what the body says, where it knows its device's.
 The first line out, once the model is loaded, is {"about": {...}}. What goes wrong is {"error":
 "a sentence"}, and ends the process.
 """
@@ -50,8 +52,8 @@ def main(arguments: list[str]) -> None:
 
     try:
         path, model = arguments[:2]
-        n_threads, context, n_streams = map(int, arguments[2:])
-        body = _load(Path(path), model, n_threads, context, n_streams)
+        sizes, options = [int(word) for word in arguments[2:5]], json.loads(arguments[5])
+        body = _load(Path(path), model, sizes, options)
         answer(about=body.about)
         for line in sys.stdin:
             answer(**_do(body, json.loads(line)))
@@ -62,19 +64,23 @@ def main(arguments: list[str]) -> None:
         sys.exit(1)
 
 
-def _load(path: Path, model: str, n_threads: int, context: int, n_streams: int) -> Body:
+def _load(path: Path, model: str, sizes: list[int], options: dict[str, Any]) -> Body:
     spec = importlib.util.spec_from_file_location("body", path)
     assert spec is not None, f"{path} is not a Python file"
     assert spec.loader is not None, f"{path} cannot be loaded"
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    body: Body = module.load(model, n_threads, context, n_streams)
+    body: Body = module.load(model, *sizes, **options)
     return body
 
 
 def _do(body: Body, request: dict[str, Any]) -> dict[str, float]:
     if request["do"] == "memory":
         return _memory()
+    if request["do"] == "limits":
+        measure: Any = getattr(body, "limits")  # noqa: B009  # not every body has it
+        found: dict[str, float] = measure()
+        return found
     start = time.perf_counter()
     if request["do"] == "prefill":
         body.prefill(request["n"])

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codellama.cli import terminal
+from codellama.cli import loading, terminal
 from codellama.cli.progress import Progress
 from codellama.cli.sizes import counted
 from codellama.cli.terminal import Console
@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("output", type=Path, metavar="OUTPUT", help="the .jsonl file of answers")
     add("--model", metavar="M", default="nano", help="nano, a hub name, or the path of a folder or "
         ".gguf file (default: nano)")  # fmt: skip
-    add("--engine", choices=("cpu", "torch", "vllm"), default="cpu", help="default: cpu")
+    loading.add_engine_arguments(parser, ("cpu", "torch", "vllm"))
     add("--max-seq-len", type=int, metavar="N", help="tokens of context (default: the model's)")
     add("--max-num-seqs", type=int, default=32, metavar="N", help="replies computed at a time "
         "(default: 32)")  # fmt: skip
@@ -55,10 +55,10 @@ def run(args: Namespace) -> int:
     settings = batch.batch_settings(
         Settings(
             models={"codellama": args.model},
-            engine=args.engine,
+            **loading.engine_options(args),
             max_seq_len=args.max_seq_len,
             max_num_seqs=args.max_num_seqs,
-            step_tokens=512,
+            step_tokens=512 if args.device in (None, "cpu") else None,
             threads=args.threads,
             tensor_parallel=args.tensor_parallel,
         )

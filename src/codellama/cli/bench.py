@@ -9,9 +9,10 @@ from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from pathlib import Path
 
-from codellama.cli import terminal
+from codellama.cli import loading, terminal
 from codellama.cli.terminal import Console
 from codellama.cli.usage import UsageError
+from codellama.errors import MissingExtra
 
 _SHAPES = ("s", "1.1b", "7b")
 _FORMATS = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_1", "q5_0", "q4_k_m", "q4_1",
@@ -25,7 +26,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.description = (
         "Measure how fast a model reads prompts and makes tokens, beside what the machine can do:\n"
         "reading memory limits decoding, arithmetic limits prompts. Repetitions of all that is\n"
-        "measured take turns, and a speed is the median of its repetitions."
+        "measured take turns, and a speed is the median of its repetitions. With --device the\n"
+        "limits are that device's, and steps draw their tokens there."
     )
     add = parser.add_argument
     add("model", metavar="MODEL", nargs="?", help="nano, a hub name, or the path of a folder or "
@@ -40,6 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--streams", type=_count, default=1, metavar="N", help="also decode N sequences at once")
     add("--repeat", type=_count, default=5, metavar="N", help="repetitions (default: 5)")
     add("--threads", type=_count, metavar="N", help="threads (default: one for each core)")
+    loading.add_engine_arguments(parser)
     add("--against", choices=_PEERS, help="another engine, measured on the same file in turns")
     add("--peer-python", type=Path, metavar="P", help="the Python that engine is installed in "
         "(default: this one)")  # fmt: skip
@@ -58,11 +61,19 @@ def run(args: Namespace) -> int:
         raise UsageError("--peer-python says where --against's engine is, and there is none")
     console = Console.open(args)
     from codellama.bench import report, roofline
+    from codellama.bench.cost import Choice
     from codellama.bench.measure import Work
     from codellama.bench.peers import PEERS, require
     from codellama.bench.run import Settings, default_threads, doubts
     from codellama.bench.run import run as measure
+    from codellama.engine.loading import engine_of
 
+    chosen = loading.engine_options(args)
+    chosen["engine"] = engine_of(args.engine, args.device, args.weights)
+    if args.against is not None and chosen["engine"] != "cpu":
+        raise UsageError("--against measures another engine on the CPU, beside the native core's")
+    if chosen["engine"] == "torch":
+        _require_device(args.device)
     peer = None if args.against is None else PEERS[args.against]
     python = Path(sys.executable) if args.peer_python is None else args.peer_python.absolute()
     # What will not work is said before minutes are spent.
@@ -78,6 +89,7 @@ def run(args: Namespace) -> int:
         works=works,
         n_threads=default_threads() if args.threads is None else args.threads,
         n_repeats=args.repeat,
+        choice=Choice(**chosen),
         peer=peer,
         peer_python=python,
         with_startup=not args.no_start,
@@ -93,6 +105,15 @@ def run(args: Namespace) -> int:
         console.warn(doubt)
     console.write(report.to_json(found) + "\n" if args.json else report.page(found))
     return 0
+
+
+def _require_device(name: str | None) -> None:
+    """Raises ConfigError or MissingExtra unless PyTorch and the device are there."""
+    try:
+        from codellama.runners.fused.memory import require_device
+    except ModuleNotFoundError as error:
+        raise MissingExtra("the torch engine", "torch") from error
+    require_device(name or "cpu")
 
 
 def _model(args: Namespace, console: Console, stack: ExitStack) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codellama.cli import terminal
+from codellama.cli import loading, terminal
 from codellama.cli.progress import Progress
 from codellama.cli.terminal import Console
 from codellama.cli.usage import UsageError
@@ -57,6 +57,7 @@ contexts:
     add("--threads", type=above_zero, metavar="N", help="threads (default: one for each core)")
     add("--max-seq-len", type=above_zero, metavar="N", help="tokens of context (default: the "
         "model's)")  # fmt: skip
+    loading.add_engine_arguments(parser)
     add("--html", type=Path, metavar="FILE", help="write a page with the replies to read")
     add("--json", action="store_true", help="one JSON object")
     terminal.add_arguments(parser)
@@ -96,6 +97,7 @@ def run(args: Namespace) -> int:
             tests=_tests(args, stack),
             n_threads=args.threads,
             max_seq_len=args.max_seq_len,
+            engine=loading.engine_options(args),
             say=console.say,
             progress=lambda done, total: progress.show(done, total, f"{total} replies"),
         ):

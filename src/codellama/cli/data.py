@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own = verbs.add_parser("own", help="a model's own completions of the functions, to learn from")
     own.add_argument("model", help="nano, or the path of a model")
     own.add_argument("--corpus", type=Path, default=Path("build/corpus"), help="corpus folder")
+    own.add_argument("--device", metavar="D", help="cuda for a GPU (default: the CPU)")
     own.add_argument("--functions", type=int, default=3000, help="how many are completed")
     own.add_argument("--tries", type=int, default=6, help="completions of each")
     own.add_argument("--temperature", type=float, default=0.4)
@@ -121,7 +122,7 @@ def _own(args: argparse.Namespace) -> int:
     functions = CorpusFolder(args.corpus).documents("train", "function")
     path = Path(resolve(args.model))
     weights = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
-    llm = LLM.load(str(path), max_num_seqs=_AT_ONCE)
+    llm = LLM.load(str(path), max_num_seqs=_AT_ONCE, device=args.device)
 
     def write(prompts: Sequence[str], drawing: Drawing) -> Sequence[Sequence[Reply]]:
         params = SamplingParams(

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codellama.cli import terminal
+from codellama.cli import loading, terminal
 from codellama.cli.progress import Progress
 from codellama.cli.terminal import Console
 from codellama.cli.usage import UsageError
@@ -62,8 +62,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "model's)")  # fmt: skip
     add("--threads", type=above_zero, metavar="N", help="threads of the cpu engine (default: one "
         "for each core)")  # fmt: skip
-    add("--kv-cache", choices=("f32", "f16", "q8_0"), help="how keys and values are kept")
-    add("--engine", choices=("cpu", "torch"), default="cpu", help="default: cpu")
+    loading.add_engine_arguments(source)
     add("--cluster", type=above_zero, metavar="N", help="N engines on a Ray cluster: see "
         "`codellama cluster`")  # fmt: skip
     add("--batch", type=above_zero, metavar="N", help="replies computed at the same time "
@@ -204,11 +203,10 @@ def _source(args: Namespace, console: Console) -> Source:
         return HttpSource(args.url, model=args.model, key=key, n_at_once=args.batch or 8)
     model = args.model or "nano"
     options: dict[str, Any] = {
-        "engine": args.engine,
+        **loading.engine_options(args),
         "max_seq_len": args.max_seq_len,
         "max_num_seqs": args.batch or _BATCH,
         "n_threads": args.threads,
-        "kv_cache": args.kv_cache,
     }
     if args.cluster is not None:
         from codellama.cluster.evaluate import ClusterSource
@@ -221,7 +219,7 @@ def _source(args: Namespace, console: Console) -> Source:
     llm = LLM.load(model, **options)
     for note in llm.notes:
         console.say(note)
-    return EngineSource(llm, model)
+    return EngineSource(llm, model, options)
 
 
 def _sampling(args: Namespace, suite: Suite, stored: int | None) -> Sampling:

@@ -24,6 +24,9 @@ def add_parsers(verbs: Any) -> None:
     instruct.add_argument("--solutions", type=int, default=10, help="tried for each")
     instruct.add_argument("--temperature", type=float, default=0.8)
     instruct.add_argument("--model", default="nano", help="a model's path, or its name at --url")
+    instruct.add_argument(
+        "--device", metavar="D", help="of a model's path: cuda for a GPU (default: the CPU)"
+    )
     instruct.add_argument("--url", help="an OpenAI-compatible server, such as http://host:8000/v1")
     instruct.add_argument(
         "--propose-with", metavar="MODEL", help="another model for the problems (default: --model)"
@@ -60,10 +63,10 @@ def run_instruct(args: argparse.Namespace) -> int:
     )
     evaluation = Fingerprints.read(tuple(args.decontaminate))
     with Sandbox.open(n_workers=1) as box:
-        solves = _generator(args.model, args.url)
+        solves = _generator(args.model, args.url, args.device)
         proposes = solves
         if args.propose_with is not None:
-            proposes = _generator(args.propose_with, args.propose_url)
+            proposes = _generator(args.propose_with, args.propose_url, args.device)
         found = self_instruct(
             args.out, settings, proposes, solves, box, evaluation=evaluation, note=_say
         )
@@ -86,14 +89,14 @@ def run_verify(args: argparse.Namespace) -> int:
     return 0
 
 
-def _generator(model: str, url: str | None) -> Generator:
+def _generator(model: str, url: str | None, device: str | None) -> Generator:
     if url is not None:
         from codellama.train.remote import RemoteModel
 
         return RemoteModel(url, model, os.environ.get("OPENAI_API_KEY"))
     from codellama.engine.llm import LLM
 
-    return _Local(LLM.load(model))
+    return _Local(LLM.load(model, device=device))
 
 
 class _Local:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from codellama.cli.sampling import describe
 from codellama.cli.sizes import counted, human_count
@@ -64,6 +64,11 @@ def add_engine_arguments(
     )
 
 
+def engine_options(args: Namespace) -> dict[str, Any]:
+    """What the flags of `add_engine_arguments` say, as keywords of `LLM.load`."""
+    return {name: getattr(args, name) for name in ("engine", "device", "weights", "kv_cache")}
+
+
 def load(args: Namespace, params: SamplingParams, console: Console) -> LLM:
     """Loads the model and says what it is, how it runs and how it will be sampled.
 
@@ -79,13 +84,10 @@ def load(args: Namespace, params: SamplingParams, console: Console) -> LLM:
     try:
         llm = LLM.load(
             args.model,
-            engine=args.engine,
-            device=args.device,
-            weights=args.weights,
+            **engine_options(args),
             max_seq_len=args.max_seq_len,
             max_num_seqs=min(args.n, 16),
             n_threads=args.threads,
-            kv_cache=args.kv_cache,
             chat_form=getattr(args, "chat_form", None),
             speculation=args.speculation,
             draft_model=args.draft_model,

@@ -26,7 +26,7 @@ class Drawer:
         from codellama.eval.sources.engine import EngineSource
 
         llm = LLM.load(model, **options)
-        self._source = EngineSource(llm, model)
+        self._source = EngineSource(llm, model, options)
         self._notes = llm.notes
 
     def about(self) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -59,8 +59,11 @@ class ClusterSource:
         self._ray = connect()
         self._portion = options["max_num_seqs"]
         cpus = options.get("n_threads") or 1
-        require(self._ray, "--cluster", n_workers, cpus=cpus)
-        drawer = self._ray.remote(num_cpus=cpus, max_restarts=-1, max_task_retries=-1)(Drawer)
+        gpus = int((options.get("device") or "cpu").startswith("cuda"))
+        require(self._ray, "--cluster", n_workers, cpus=cpus, gpus=gpus)
+        drawer = self._ray.remote(
+            num_cpus=cpus, num_gpus=gpus, max_restarts=-1, max_task_retries=-1
+        )(Drawer)
         self._engines = [drawer.remote(everywhere(model), options) for _ in range(n_workers)]
         try:
             self._facts, self.notes = self._ray.get(self._engines[0].about.remote())

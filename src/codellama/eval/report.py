@@ -155,7 +155,7 @@ def _comparison(result: Mapping[str, Any]) -> str:
 def _facts(result: Mapping[str, Any]) -> str:
     model, data, settings = result["model"], result["data"], result["settings"]
     facts = {
-        "model": f"{model['name']}, sha256 {model.get('sha256') or 'unknown'}",
+        "model": f"{model['name']}, sha256 {model.get('sha256') or 'unknown'}{_computed(model)}",
         "data": f"{data['origin']}, sha256 {data['sha256']}",
         "problems": f"{result['problems']}" + _part(settings),
         "samples": f"{result['samples']} ({settings['n']} to each problem), {_drawn(result)}, "
@@ -169,6 +169,12 @@ def _facts(result: Mapping[str, Any]) -> str:
     }
     rows = "".join(f"<tr><th>{k}</th><td>{escape(v)}</td></tr>" for k, v in facts.items())
     return f"<details><summary>How it was measured</summary><table>{rows}</table></details>"
+
+
+def _computed(model: Mapping[str, Any]) -> str:
+    """What computed it and in which numbers, where somebody chose."""
+    chosen = model.get("computed", {}).items()
+    return "".join(f", {name.replace('_', ' ')} {value}" for name, value in chosen)
 
 
 def _title(result: Mapping[str, Any]) -> str:

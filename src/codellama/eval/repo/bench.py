@@ -5,10 +5,11 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from codellama.checkpoint.hub import resolve
@@ -68,10 +69,13 @@ def run(
     tests: Tests | None = None,
     n_threads: int | None = None,
     max_seq_len: int | None = None,
+    engine: Mapping[str, Any] = MappingProxyType({}),
     say: Callable[[str], None] = lambda _: None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[Choice, list[Tried]]]:
     """What each choice gave, as soon as it is known. Models are loaded one after another.
+
+    `engine` has further keywords of `LLM.load`: what computes, and in which numbers.
 
     Raises:
         CodeLlamaError: a model cannot be loaded or written in a format.
@@ -87,7 +91,7 @@ def run(
                 # What one context left in the cache would make the next one look quick.
                 llm = stack.enter_context(
                     LLM.load(path, n_threads=n_threads, max_seq_len=max_seq_len,
-                             max_num_seqs=1, share_prefixes=False)
+                             max_num_seqs=1, share_prefixes=False, **engine)
                 )  # fmt: skip
                 _warm_up(llm)
                 for context in contexts:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from codellama.checkpoint.hub import resolve
@@ -17,15 +18,25 @@ from codellama.errors import CodeLlamaError
 from codellama.eval.sources import Request
 from codellama.eval.suite import Ask, Reply
 
+_NUMBERS = ("engine", "device", "weights", "kv_cache")
 _WEIGHTS = (".safetensors", ".gguf", ".pth")
 
 
 class EngineSource:
-    """An `LLM` as a source. `path` is where it was loaded from, for its name and digest."""
+    """An `LLM` as a source.
 
-    def __init__(self, llm: LLM, path: str | Path) -> None:
+    Args:
+        path: where it was loaded from, for its name and digest.
+        options: keywords that it was loaded with. What computes, and in which numbers, is part of
+            what the results depend on.
+    """
+
+    def __init__(
+        self, llm: LLM, path: str | Path, options: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self._llm = llm
         self._path = path
+        self._computed = {key: options[key] for key in _NUMBERS if options.get(key) is not None}
         self._sha256: str | None = None
 
     @property
@@ -42,6 +53,7 @@ class EngineSource:
             "parameters": config.n_params,
             "context": self._llm.max_seq_len,
             "family": _family(self._llm),
+            **({"computed": self._computed} if self._computed else {}),
         }
 
     def count(self, text: str) -> int:

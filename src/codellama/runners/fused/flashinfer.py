@@ -49,13 +49,15 @@ class FlashInferPrompts:
         chunks, config = paged.chunks, self._config
         assert chunks is not None, "there are prompts"
         in_last = (chunks.lengths - 1) % paged.block_size + 1
+        # It plans on the host: what lay on the device, it would have to wait for.
         starts, block_starts, blocks, last = (
-            torch.from_numpy(x).to(q.device)
+            torch.from_numpy(x)
             for x in (chunks.starts, chunks.block_starts, chunks.blocks, in_last)
         )
         self._wrapper.plan(
-            starts, block_starts, blocks, last, config.n_heads, config.n_kv_heads, config.head_dim,
-            paged.block_size, causal=True, q_data_type=q.dtype, kv_data_type=cache.k.dtype,
+            starts, block_starts, blocks.to(q.device), last, config.n_heads, config.n_kv_heads,
+            config.head_dim, paged.block_size, causal=True, q_data_type=q.dtype,
+            kv_data_type=cache.k.dtype,
         )  # fmt: skip
         self._tokens = torch.from_numpy(chunks.tokens).to(q.device).long()
         self._planned = paged

@@ -7,6 +7,7 @@ and values go to a slot that no sequence owns.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,7 +21,9 @@ from codellama.runners.fused.inputs import Flat, Paged, Rows
 Body = Callable[[Tensor, Tensor, Paged], Tensor]
 """Tokens [T], positions [T] and where they belong -> logits [T, vocab]."""
 
-BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
+BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+
+_ONE_AT_A_TIME = threading.Lock()  # which is CUDA's own rule for a process
 
 
 class Recorder(Protocol):
@@ -35,23 +38,34 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """CUDA graphs, whose memory comes from one pool: they never run at the same time."""
+    """CUDA graphs, whose memory comes from one pool: they never run at the same time.
+
+    Everything of a recording happens on a stream of the recorder's own, the runs before it too, so
+    that what libraries keep for a stream is there when it begins. What other threads ask of the
+    device meanwhile is no part of it and does not disturb it.
+    """
 
     def __init__(self) -> None:
         self._pool: Any = None
+        self._stream: Any = None
 
     def record(self, body: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
         """See `Recorder`. The runs before the recording compile kernels and choose algorithms."""
-        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(2):
-                body()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            out = body()
-        self._pool = graph.pool()
+        with _ONE_AT_A_TIME:
+            if self._stream is None:
+                self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+                self._pool = torch.cuda.graph_pool_handle()
+            before = torch.cuda.current_stream()
+            self._stream.wait_stream(before)
+            with torch.cuda.stream(self._stream):
+                for _ in range(2):
+                    body()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            ):
+                out = body()
+            before.wait_stream(self._stream)
         return graph.replay, out
 
 

@@ -18,7 +18,8 @@ Ints = NDArray[np.int32]
 FEW = 8
 """Up to so many tokens of a sequence are attended for one by one, more in tiles."""
 
-_TILE = 128
+TILE = 128
+"""Tokens of a sequence that are attended for together."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def paged(batch: Batch, found: Flat, block_size: int, device: torch.device) -> P
             rows += [(t, s, first + t - a + 1) for t in range(a, b)]
         else:
             long.append(s)
-            tiles += [(t, min(_TILE, b - t), s, first + t - a) for t in range(a, b, _TILE)]
+            tiles += [(t, min(TILE, b - t), s, first + t - a) for t in range(a, b, TILE)]
 
     def columns(lines: Sequence[tuple[int, ...]]) -> Sequence[Tensor]:
         table = torch.from_numpy(np.array(lines, np.int32).T.copy())
@@ -144,4 +145,4 @@ def _starts(counts: list[int]) -> Ints:
 
 
 def _tiles(token: Tensor, count: Tensor, sequence: Tensor, first: Tensor) -> Tiles:
-    return Tiles(token, count, sequence, first, _TILE)
+    return Tiles(token, count, sequence, first, TILE)

@@ -13,7 +13,7 @@ from codellama.runners import KVFormat, Runner, WeightKind
 from codellama.runners.fused.flashinfer import flashinfer_prompts
 from codellama.runners.fused.graphs import CudaRecorder
 from codellama.runners.fused.kernels import Kernels, PlainKernels
-from codellama.runners.fused.memory import require_device, require_fp8
+from codellama.runners.fused.memory import require_device, require_generation
 from codellama.runners.fused.runner import FusedRunner
 from codellama.runners.fused.weights import Kind, placed_all
 from codellama.runners.torch import TorchRunner
@@ -45,8 +45,7 @@ def load_torch_runner(
     is_plain = weights in (None, "f32") and kv_cache is KVFormat.F32
     if place.type == "cpu" and is_plain:
         return TorchRunner(config, tensors, n_blocks=n_blocks, block_size=block_size)
-    if weights == "fp8":
-        require_fp8(place)
+    require_generation(place, weights=weights, kv_cache=kv_cache)
     kind = Kind.STORED if weights is None else _KINDS.get(weights, Kind.PLAIN)
     return FusedRunner(
         config,

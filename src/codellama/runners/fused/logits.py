@@ -12,7 +12,6 @@ from torch import Tensor
 from codellama.runners.fused.memory import made_current
 from codellama.runners.sampling import Floats, Ints, SamplingKernel
 
-_HOST_ROWS = 1  # not measured yet
 _NEVER = -1e28  # finite, because samplers take other numbers for a fault
 
 
@@ -46,8 +45,8 @@ class DeviceSampler:
     """Draws on the device what the CPU's kernel would draw from the same logits.
 
     A step with penalties for what was said needs whole histories, and goes to the CPU's kernel; so
-    does a single row, which is copied and drawn from sooner than the device bisects. Biases are
-    added on the device.
+    does a single row with a temperature, which should be copied and drawn from sooner than the
+    device bisects. Biases are added on the device.
 
     Args:
         host: the CPU's kernel.
@@ -63,7 +62,7 @@ class DeviceSampler:
         (temperature, top_k, top_p, min_p, repetition, presence, frequency, seed, counter,
          _, _, _, bias_ids, bias_values, bias_offsets) = settings  # fmt: skip
         is_penalised = (repetition != 1).any() or presence.any() or frequency.any()
-        if is_penalised or len(seed) <= _HOST_ROWS:
+        if is_penalised or (len(seed) == 1 and temperature[0] > 0):  # which is not measured yet
             return self._host.sample(np.ascontiguousarray(logits.numpy()), *settings)
         raw = values = logits.values
         device = values.device

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from codellama.errors import ConfigError
+from codellama.runners import KVFormat
 
 _RESERVE = 1 << 30  # for activations, recordings and the libraries' own
 
@@ -56,15 +57,35 @@ def free_bytes(device: torch.device) -> int:
     return max(0, free - _RESERVE)
 
 
-def require_fp8(device: torch.device) -> None:
-    """Refuses 8-bit floats where there are no matrix units for them.
+def held_bytes(device: torch.device) -> int | None:
+    """Bytes of a GPU's memory that this process has tensors in; None on a CPU."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else None
+
+
+def set_threads(n: int) -> None:
+    """Threads of PyTorch's products on a CPU."""
+    torch.set_num_threads(n)
+
+
+def require_generation(
+    device: torch.device, *, weights: str | None = None, kv_cache: KVFormat | None = None
+) -> None:
+    """Refuses what a GPU is too old for.
 
     Raises:
-        ConfigError: the device is older than Hopper.
+        ConfigError: it lacks bfloat16, which the kernels are compiled for, or 8-bit floats.
     """
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (9, 0):
-        name = torch.cuda.get_device_name(device)
-        raise ConfigError(
-            f"weights in fp8 need a GPU of the Hopper generation or newer, and this is a {name}",
-            hint="int8 and int4 run on any",
-        )
+    if device.type != "cuda":
+        return
+    for is_wanted, least, what, generation, hint in (
+        (True, (8, 0), "this package's kernels", "Ampere", "leave out --device to run on the CPU"),
+        (kv_cache is KVFormat.FP8, (8, 9), "keys and values in fp8", "Ada",
+         "q8_0 runs on any, and takes hardly more memory"),
+        (weights == "fp8", (9, 0), "weights in fp8", "Hopper", "int8 and int4 run on any"),
+    ):  # fmt: skip
+        if is_wanted and torch.cuda.get_device_capability(device) < least:
+            name = torch.cuda.get_device_name(device)
+            raise ConfigError(
+                f"{what} need a GPU of the {generation} generation or newer, and this is a {name}",
+                hint=hint,
+            )

@@ -19,14 +19,14 @@ from torch import Tensor
 
 from codellama.runners.fused.cache import LayerCache
 from codellama.runners.fused.inputs import Rows
-from codellama.runners.triton.launch import dot_type, n_processors, power_of_2
+from codellama.runners.triton.launch import OPTIONS, PRECISION, dot_type, n_processors, power_of_2
 
 _TILE = 64
 _MOST_SPLITS = 64
 _LEAST_OF_A_SPLIT = 256  # positions: less is not worth a program
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table_width"])
 def _attend(
     q, k, v, k_scale, v_scale, out, part, part_max, part_sum,
     token, sequence, length, tables, table_width, scale,
@@ -62,7 +62,7 @@ def _attend(
         if GROUP_PAD == 1:
             scores = tl.sum(key.to(tl.float32) * query.to(tl.float32), 1)[None, :]
         else:
-            scores = tl.dot(query.to(DOT), tl.trans(key.to(DOT)), input_precision="ieee")
+            scores = tl.dot(query.to(DOT), tl.trans(key.to(DOT)), input_precision=PRECISION)
         scores *= scale
         if HAS_SCALES:
             scores *= tl.load(k_scale + line, mask=is_live, other=0.0)[None, :]
@@ -77,7 +77,7 @@ def _attend(
         if GROUP_PAD == 1:
             acc += tl.sum(tl.trans(weight) * value.to(tl.float32), 0)[None, :]
         else:
-            acc += tl.dot(weight.to(DOT), value.to(DOT), input_precision="ieee")
+            acc += tl.dot(weight.to(DOT), value.to(DOT), input_precision=PRECISION)
         top = new_top
     if SPLITS == 1:
         result = acc / tl.where(total == 0.0, 1.0, total)[:, None]
@@ -93,29 +93,29 @@ def _attend(
 def _join(
     part, part_max, part_sum, out, token,
     N_HEADS: tl.constexpr, E: tl.constexpr, E_PAD: tl.constexpr, SPLITS: tl.constexpr,
-    SPLITS_PAD: tl.constexpr,
 ):  # fmt: skip
     row, head = tl.program_id(0), tl.program_id(1)
     e = tl.arange(0, E_PAD)
-    split = tl.arange(0, SPLITS_PAD)
-    at = (row.to(tl.int64) * N_HEADS + head) * SPLITS + split
-    is_split = split < SPLITS
-    top = tl.load(part_max + at, mask=is_split, other=float("-inf"))
+    at = (row.to(tl.int64) * N_HEADS + head) * SPLITS + tl.arange(0, SPLITS)
+    top = tl.load(part_max + at)
     highest = tl.max(top, 0)
     # A sequence without tokens has no maximum, and all its sums are 0.
     weight = tl.exp2(top - tl.where(highest == float("-inf"), 0.0, highest))
-    total = tl.sum(weight * tl.load(part_sum + at, mask=is_split, other=0.0), 0)
-    is_read = is_split[:, None] & (e[None, :] < E)
-    values = tl.load(part + at[:, None] * E + e[None, :], mask=is_read, other=0.0)
+    total = tl.sum(weight * tl.load(part_sum + at), 0)
+    values = tl.load(part + at[:, None] * E + e[None, :], mask=e[None, :] < E, other=0.0)
     result = tl.sum(values * weight[:, None], 0) / tl.where(total == 0.0, 1.0, total)
     at_out = (tl.load(token + row).to(tl.int64) * N_HEADS + head) * E + e
     tl.store(out + at_out, result.to(out.dtype.element_ty), mask=e < E)
 
 
 def n_splits(n_rows: int, n_kv_heads: int, longest: int, processors: int) -> int:
-    """Programs over which one context is split: enough to occupy the device twice, no more."""
+    """Programs over which one context is split: enough to occupy the device twice, no more.
+
+    A power of 2, since kernels are compiled for each number there is.
+    """
     wanted = -(-2 * processors // (n_rows * n_kv_heads))
-    return max(1, min(wanted, _MOST_SPLITS, -(-longest // _LEAST_OF_A_SPLIT)))
+    most = max(1, min(wanted, _MOST_SPLITS, -(-longest // _LEAST_OF_A_SPLIT)))
+    return 1 << (most.bit_length() - 1)
 
 
 def attend_rows(
@@ -124,7 +124,8 @@ def attend_rows(
 ) -> None:  # fmt: skip
     """Fills `out` [T, H, E] for the tokens of `rows`; see `reference.attend_rows`.
 
-    Sums are kept in float32. `splits` is chosen by the longest context the tables can hold.
+    Sums are kept in float32. `splits`, a power of 2, is chosen by the longest context the tables
+    can hold.
     """
     _, n_heads, head_dim = q.shape
     n_kv = cache.k.shape[1]
@@ -145,10 +146,10 @@ def attend_rows(
         tables.stride(0), math.log2(math.e) * head_dim**-0.5,
         N_HEADS=n_heads, N_KV=n_kv, E=head_dim, E_PAD=pad, GROUP=group,
         GROUP_PAD=1 if group == 1 else power_of_2(group, 16), BLOCK=block_size, TILE=_TILE,
-        SPLITS=splits, HAS_SCALES=has_scales, DOT=dot_type(q.dtype), num_warps=4,
+        SPLITS=splits, HAS_SCALES=has_scales, DOT=dot_type(q.dtype), num_warps=4, **OPTIONS,
     )  # fmt: skip
     if splits > 1:
         _join[n_rows, n_heads](
             part, part_max, part_sum, out, rows.token, N_HEADS=n_heads, E=head_dim, E_PAD=pad,
-            SPLITS=splits, SPLITS_PAD=power_of_2(splits), num_warps=4,
+            SPLITS=splits, num_warps=4, **OPTIONS,
         )  # fmt: skip

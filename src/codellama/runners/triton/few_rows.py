@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from codellama.runners.fused.weights import Dense, Fp8
-from codellama.runners.triton.launch import dot_type, power_of_2
+from codellama.runners.triton.launch import OPTIONS, PRECISION, dot_type, power_of_2
 
 MOST_ROWS = 16
 """Above this, a library's matrix product is as fast."""
@@ -27,7 +27,7 @@ def _one_row(
     n = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     is_row = n < n_out
     at = n.to(tl.int64)[:, None] * K
-    up = n_out.to(tl.int64) * K
+    at_up = (n_out + n).to(tl.int64)[:, None] * K
     acc = tl.zeros([ROWS, COLUMNS], tl.float32)
     acc_up = tl.zeros([ROWS, COLUMNS], tl.float32)
     squares = tl.zeros([COLUMNS], tl.float32)
@@ -43,7 +43,7 @@ def _one_row(
                        eviction_policy="evict_first")  # fmt: skip
         acc += tile.to(tl.float32) * row[None, :]
         if IS_GATED:
-            tile = tl.load(w + up + at + k[None, :], mask=is_read, other=0.0,
+            tile = tl.load(w + at_up + k[None, :], mask=is_read, other=0.0,
                            eviction_policy="evict_first")  # fmt: skip
             acc_up += tile.to(tl.float32) * row[None, :]
     factor = 1.0
@@ -62,7 +62,7 @@ def _one_row(
     tl.store(out + n, y.to(out.dtype.element_ty), mask=is_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_rows"])
 def _several_rows(
     x, gain, w, w_scale, residual, out, n_rows, n_out, out_stride, eps,
     K: tl.constexpr, TOKENS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -73,7 +73,7 @@ def _several_rows(
     n = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     is_token, is_row = t < n_rows, n < n_out
     at = n.to(tl.int64)[:, None] * K
-    up = n_out.to(tl.int64) * K
+    at_up = (n_out + n).to(tl.int64)[:, None] * K
     acc = tl.zeros([TOKENS, ROWS], tl.float32)
     acc_up = tl.zeros([TOKENS, ROWS], tl.float32)
     squares = tl.zeros([TOKENS, COLUMNS], tl.float32)
@@ -92,11 +92,11 @@ def _several_rows(
         is_read = is_row[:, None] & is_column[None, :]
         tile = tl.load(w + at + k[None, :], mask=is_read, other=0.0,
                        eviction_policy="evict_first").to(DOT)  # fmt: skip
-        acc += tl.dot(tokens, tl.trans(tile), input_precision="ieee")
+        acc += tl.dot(tokens, tl.trans(tile), input_precision=PRECISION)
         if IS_GATED:
-            tile = tl.load(w + up + at + k[None, :], mask=is_read, other=0.0,
+            tile = tl.load(w + at_up + k[None, :], mask=is_read, other=0.0,
                            eviction_policy="evict_first").to(DOT)  # fmt: skip
-            acc_up += tl.dot(tokens, tl.trans(tile), input_precision="ieee")
+            acc_up += tl.dot(tokens, tl.trans(tile), input_precision=PRECISION)
     if HAS_NORM:
         scale = tl.rsqrt(tl.sum(squares, 1) / K + eps)[:, None]
         acc *= scale
@@ -124,10 +124,12 @@ def multiply(
     residual: Tensor | None = None,
     is_gated: bool = False,
 ) -> None:
-    """Fills `out` [T, N], a view whose rows may lie further apart; see `reference.project`.
+    """Fills `out` [T, N], a view whose rows may lie further apart, with x [T, K] times the matrix.
 
-    T is at most `MOST_ROWS`. With `is_gated` the matrix has 2 N rows, the gates first. `residual`,
-    of `out`'s strides, may be `out` itself.
+    `gain` and `eps` put an RMS norm before the product, `residual`, of `out`'s strides and perhaps
+    `out` itself, a sum behind it. With `is_gated` the matrix has 2 N rows, the gates first, and
+    what is stored is silu(gate) * up. T is at most `MOST_ROWS`. The meaning is that of
+    `fused.kernels.PlainKernels`.
     """
     n_rows, n_in = x.shape
     assert n_rows <= MOST_ROWS, "these kernels are for few rows"
@@ -152,11 +154,13 @@ def multiply(
         rows = 2 if is_gated else 4
         columns = min(1024, power_of_2(n_in))
         _one_row[(triton.cdiv(n_out, rows),)](
-            *pointers, n_out, eps, ROWS=rows, COLUMNS=columns, num_warps=4, **flags
+            *pointers, n_out, eps, ROWS=rows, COLUMNS=columns, num_warps=4, **OPTIONS, **flags
         )
         return
     rows = 16  # more would leave processors without a program where N is 4096
+    columns = 256 if x.element_size() == 2 else 64  # or registers spill
     _several_rows[(triton.cdiv(n_out, rows),)](
         *pointers, n_rows, n_out, out.stride(0), eps, TOKENS=power_of_2(n_rows, 16), ROWS=rows,
-        COLUMNS=min(256, power_of_2(n_in, 16)), DOT=dot_type(x.dtype), num_warps=4, **flags,
+        COLUMNS=min(columns, power_of_2(n_in, 16)), DOT=dot_type(x.dtype), num_warps=4,
+        **OPTIONS, **flags,
     )  # fmt: skip

@@ -134,7 +134,7 @@ def _many(x: Tensor, matrix: Matrix) -> Tensor:
 
 def _scaled_product(x: Tensor, matrix: Fp8) -> Tensor:
     """Both sides in 8-bit floats: rows of x are scaled as the matrix's are."""
-    if x.device.type != "cuda":
+    if x.device.type != "cuda" or not fits_matrix_units(matrix):
         return reference.product(x, matrix)
     largest = torch.finfo(torch.float8_e4m3fn).max
     scale = x.abs().amax(1, keepdim=True).float().clamp(min=1e-12) / largest
@@ -143,3 +143,9 @@ def _scaled_product(x: Tensor, matrix: Fp8) -> Tensor:
         rounded, matrix.value.t(), scale_a=scale, scale_b=matrix.scale[None], out_dtype=x.dtype,
         use_fast_accum=True,
     )  # fmt: skip
+
+
+def fits_matrix_units(matrix: Fp8) -> bool:
+    """Whether the library multiplies in 8-bit floats by a matrix of this shape."""
+    n_out, n_in = matrix.value.shape
+    return n_out % 16 == 0 and n_in % 16 == 0

@@ -11,6 +11,16 @@ IS_INTERPRETED: bool = triton.knobs.runtime.interpret
 """Whether kernels run in Triton's interpreter, on the CPU."""
 
 
+PRECISION = tl.constexpr("tf32x3")
+"""How float32 is multiplied: as three products in TF32, which lose nothing to speak of. Without
+matrix units, operands of these sizes would not fit the registers."""
+
+OPTIONS = {"enable_fp_fusion": True}
+"""Of every launch: a product and a sum in one step, which is not to depend on Triton's default."""
+
+_SHARED_BYTES = 227 << 10  # of a Hopper's multiprocessor, where there is no device to ask
+
+
 def dot_type(dtype: torch.dtype) -> tl.dtype:
     """The type in which numbers of this one are multiplied by matrix units.
 
@@ -26,6 +36,21 @@ def dot_type(dtype: torch.dtype) -> tl.dtype:
 def power_of_2(n: int, least: int = 1) -> int:
     """The smallest power of 2 that is no less than n, nor than `least`."""
     return max(least, 1 << (n - 1).bit_length())
+
+
+def n_stages(x: Tensor, kept: int, stage: int, most: int = 3) -> int:
+    """How many steps of a loop may be under way at a time in the shared memory there is.
+
+    Args:
+        x: lies on the device.
+        kept: bytes that the loop needs besides.
+        stage: bytes of one step.
+    """
+    shared = _SHARED_BYTES
+    if x.device.type == "cuda":
+        # The stubs of this class lack it.
+        shared = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin  # type: ignore[attr-defined]
+    return max(1, min(most, (shared - kept) // stage))
 
 
 def n_processors(x: Tensor) -> int:

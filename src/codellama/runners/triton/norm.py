@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from codellama.runners.triton.launch import power_of_2
+from codellama.runners.triton.launch import OPTIONS, power_of_2
 
 
 @triton.jit
@@ -34,6 +34,6 @@ def add_and_norm(x: Tensor, delta: Tensor | None, gain: Tensor, eps: float) -> T
     out = torch.empty_like(x)
     _add_and_norm[(n_rows,)](
         x, x if delta is None else delta, gain, out, eps, D=dim, D_PAD=power_of_2(dim),
-        HAS_DELTA=delta is not None, num_warps=8 if dim > 2048 else 4,
+        HAS_DELTA=delta is not None, num_warps=8 if dim > 2048 else 4, **OPTIONS,
     )  # fmt: skip
     return out

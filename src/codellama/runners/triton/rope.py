@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from codellama.runners.fused.cache import LayerCache
-from codellama.runners.triton.launch import power_of_2
+from codellama.runners.triton.launch import OPTIONS, power_of_2
 
 _HEADS = 4  # of a program
 
@@ -76,6 +76,6 @@ def rotate_and_store(
         qkv, cos, sin, slots, q, cache.k, cache.v,
         cache.k_scale if has_scales else cos, cache.v_scale if has_scales else cos,
         N_HEADS=n_heads, N_KV=n_kv, E=head_dim, E_PAD=power_of_2(head_dim, 2), HEADS=_HEADS,
-        HAS_SCALES=has_scales, LARGEST=cache.largest, num_warps=2,
+        HAS_SCALES=has_scales, LARGEST=cache.largest, num_warps=2, **OPTIONS,
     )  # fmt: skip
     return q

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from codellama.runners.triton.launch import power_of_2
+from codellama.runners.triton.launch import OPTIONS, power_of_2
 
 
 @triton.jit
@@ -190,5 +190,6 @@ def sample(
     _sample[(n_rows,)](
         logits, raw, ids, logprobs, temperature, top_k, top_p, min_p, seed, counter, n_ids,
         logits.stride(0), raw.stride(0), WIDTH=width, num_warps=min(32, max(4, width // 1024)),
+        **OPTIONS,
     )  # fmt: skip
     return ids, logprobs

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from codellama.runners.triton.launch import OPTIONS
+
 _COLUMNS = 1024
 
 
@@ -26,5 +28,5 @@ def silu_and_multiply(gate_up: Tensor) -> Tensor:
     n_rows, width = gate_up.shape
     out = torch.empty(n_rows, width // 2, dtype=gate_up.dtype, device=gate_up.device)
     grid = n_rows, triton.cdiv(width // 2, _COLUMNS)
-    _silu_and_multiply[grid](gate_up, out, F=width // 2, COLUMNS=_COLUMNS, num_warps=4)
+    _silu_and_multiply[grid](gate_up, out, F=width // 2, COLUMNS=_COLUMNS, num_warps=4, **OPTIONS)
     return out
