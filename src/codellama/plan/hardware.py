@@ -92,7 +92,7 @@ GPUS = {
 
 LAPTOP = Hardware(
     name="a laptop of 8 cores", kind="cpu", per_node=1, memory=16e9, bandwidth=60e9, peak=2e12,
-    peak_fp32=0.5e12, read_share=0.95, peak_share=0.5, watts=45,
+    peak_fp32=0.5e12, read_share=1.0, peak_share=0.6, watts=45,
 )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -63,6 +62,8 @@ class _Own:
             self.about |= self._on_device(device, n_threads)
 
     def _on_device(self, name: str | None, n_threads: int) -> dict[str, Any]:
+        from importlib.metadata import version  # its memory would count as the engine's
+
         from codellama.runners.fused import limits, memory
 
         self._device = memory.require_device(name or "cpu")
