@@ -96,13 +96,14 @@ class SampleFile:
                 "of what",
                 hint="give another --out, or --restart to draw them anew",
             ) from error
-        for name in sorted({*before, *wanted}):
-            if before.get(name) != wanted.get(name):
-                raise ConfigError(
-                    f"{self.path} holds samples of another run: `{name}` was "
-                    f"{_short(before.get(name))} and is {_short(wanted.get(name))}",
-                    hint="give another --out, or --restart to draw them anew",
-                )
+        found = _difference(before, wanted)
+        if found is not None:
+            name, was, now = found
+            raise ConfigError(
+                f"{self.path} holds samples of another run: `{name}` was {_short(was)} and is "
+                f"{_short(now)}",
+                hint="give another --out, or --restart to draw them anew",
+            )
 
     def _read(self) -> None:
         data = self.path.read_bytes()
@@ -118,6 +119,23 @@ class SampleFile:
                     hint="remove the line, or give --restart to draw all samples anew",
                 ) from error
             self.found[task, sample] = reply
+
+
+def _difference(
+    before: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> tuple[str, object, object] | None:
+    """The first key whose values differ, within tables too, and both values."""
+    for name in sorted({*before, *wanted}):
+        was, now = before.get(name), wanted.get(name)
+        if was == now:
+            continue
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            inner = _difference(was, now)
+            if inner is not None:
+                return f"{name}.{inner[0]}", inner[1], inner[2]
+            continue  # what one of them says is nothing, the other does not say
+        return name, was, now
+    return None
 
 
 def _short(value: object) -> str:

@@ -54,6 +54,11 @@ class Shape:
         return 1 if self.bits == 8 else 2
 
     @property
+    def zero(self) -> int:
+        """What stands for zero where no number is stored below it."""
+        return 128 if self.bits == 8 else self.offset
+
+    @property
     def n_extra(self) -> int:
         """Bits of a number in `high`."""
         return self.bits - 4 if self.bits in (5, 6) else 0
@@ -108,13 +113,11 @@ def _whole(low, high, SECOND: tl.constexpr, W: tl.constexpr):
     """
     if W.bits == 8:
         q = low ^ 128  # from -128 .. 127 to 0 .. 255
-        ZERO: tl.constexpr = 8388608.0 + 128.0
     else:
         q = (low >> (4 * SECOND)) & 15
         if W.n_extra > 0:
             q |= ((high >> (W.n_extra * SECOND)) & ((1 << W.n_extra) - 1)) << 4
-        ZERO: tl.constexpr = 8388608.0 + W.offset
-    return (q | 0x4B000000).to(tl.float32, bitcast=True) - ZERO
+    return (q | 0x4B000000).to(tl.float32, bitcast=True) - (8388608.0 + W.zero)
 
 
 @triton.jit
