@@ -2,10 +2,10 @@
 
 A step reads every weight once and each sequence's keys and values, and multiplies every weight by
 every token. For our CPU engine three times are added: of the weights, which wait for memory and are
-taken apart, two things that overlap in part; of the products; and of the threads, which meet several
-times in each layer (docs/scale.md: from 4 M parameters to 7B, in every format, within a quarter of
-what was measured). A GPU does both at once: the slower of the two counts, and what GPUs tell each
-other after attention and feed-forward is added.
+taken apart, two things that overlap in part; of the products; and of the threads, which meet
+several times in each layer (docs/scale.md: from 4 M parameters to 7B, in every format, within a
+quarter of what was measured). A GPU does both at once: the slower of the two counts, and what GPUs
+tell each other after attention and feed-forward is added.
 """
 
 from __future__ import annotations
