@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +135,7 @@ def beside(
     """The same work by both in turns; the first two repetitions, which compile, are not counted."""
     own, theirs = [], []
     for i in range(-2, sizes.repeats):
-        ours_s, theirs_s = (
-            timed(device, lambda engine=engine: work.run(engine))  # type: ignore[misc]
-            for engine in (ours, peer)
-        )
+        ours_s, theirs_s = (timed(device, partial(work.run, engine)) for engine in (ours, peer))
         if i >= 0:
             own.append(ours_s)
             theirs.append(theirs_s)
@@ -175,7 +173,7 @@ def measure(
         print(f"{what} is left out: {why}", file=sys.stderr)
 
     for work, seconds in found.items():
-        once = [timed(device, lambda work=work: work.run(ours)) for _ in range(2 + sizes.repeats)]  # type: ignore[misc]
+        once = [timed(device, partial(work.run, ours)) for _ in range(2 + sizes.repeats)]
         seconds.own += once[2:]
         say()
     if profile is not None:

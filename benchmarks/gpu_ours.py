@@ -65,7 +65,7 @@ class Ours:
         )  # fmt: skip
         from codellama import _native
 
-        self._kernel = self._runner.sampling_kernel(_native)  # type: ignore[arg-type]
+        self._kernel = self._runner.sampling_kernel(_native)  # type: ignore[arg-type]  # a module with the protocol's functions
 
     def decode(self, n_sequences: int, before: int, n_tokens: int) -> None:
         """Steps of one token for each sequence: run, draw, and bring the ids back."""

@@ -58,7 +58,7 @@ def config_from_params(
 
     def number(key: str, most: float = 1e12) -> float:
         value = raw.get(key)
-        if type(value) not in (int, float) or not 0 < value < most:  # type: ignore[operator]
+        if type(value) not in (int, float) or not 0 < value < most:  # type: ignore[operator]  # a number by now
             found = "missing" if value is None else quoted(value)
             raise ConfigError(f"{where}: `{key}` is {found}, expected a positive number")
         return float(value)  # type: ignore[arg-type]  # narrowed by the check above

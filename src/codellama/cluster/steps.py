@@ -200,7 +200,7 @@ class AsyncSteps:
             seed=seed,
             scope=scope,
         )
-        request.task = asyncio.run_coroutine_threadsafe(  # type: ignore[assignment]
+        request.task = asyncio.run_coroutine_threadsafe(  # type: ignore[assignment]  # a future of either kind can be cancelled
             self._forward(request_id, drawing), self._loop
         )
         return request_id

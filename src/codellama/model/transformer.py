@@ -169,7 +169,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rope: Rope, attn: AttentionMetadata, kv: KV | None) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), rope, attn, kv)
-        return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
+        return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]  # Any in a library's stubs
 
 
 class Transformer(nn.Module):

@@ -64,7 +64,7 @@ def formats(subject: Subject, wishes: Wishes) -> dict[str, dict[str, int]]:
             "resident": resident.total,
         }
         if mix in ("f32", "f16", "bf16"):
-            found[mix]["folder_bytes"] = memory.folder_bytes(subject, mix)  # type: ignore[arg-type]
+            found[mix]["folder_bytes"] = memory.folder_bytes(subject, mix)  # type: ignore[arg-type]  # narrowed by the line above
     return found
 
 

@@ -110,11 +110,11 @@ def planes_of(tensor: Tensor) -> Planes:
     return Planes(
         layout=layout,
         low=per_row(low),  # type: ignore[arg-type]  # the dtype goes through unchanged
-        high=per_row(high),  # type: ignore[arg-type]
-        d=per_row(fields.d),  # type: ignore[arg-type]
-        s=per_row(fields.s),  # type: ignore[arg-type]
-        dmin=per_row(fields.dmin),  # type: ignore[arg-type]
-        m=per_row(fields.m),  # type: ignore[arg-type]
+        high=per_row(high),  # type: ignore[arg-type]  # the dtype goes through unchanged
+        d=per_row(fields.d),  # type: ignore[arg-type]  # the dtype goes through unchanged
+        s=per_row(fields.s),  # type: ignore[arg-type]  # the dtype goes through unchanged
+        dmin=per_row(fields.dmin),  # type: ignore[arg-type]  # the dtype goes through unchanged
+        m=per_row(fields.m),  # type: ignore[arg-type]  # the dtype goes through unchanged
     )
 
 

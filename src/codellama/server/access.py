@@ -165,4 +165,4 @@ def _with_origin(send: Send, origin: bytes) -> Send:
             message["headers"] = [*headers, *_cors(origin)]
         await send(message)
 
-    return wrapped  # type: ignore[return-value]
+    return wrapped  # type: ignore[return-value]  # an ASGI application as well

@@ -47,7 +47,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._is_counted = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=self.limits.unread_bytes)
         address = "" if self.client is None else self.client[0]

@@ -109,7 +109,7 @@ class Call:
 
     async def stream(self, kind: bytes, parts: AsyncIterator[bytes]) -> None:
         """Answers with parts as they come. The status waits for the first one, which may fail."""
-        async with contextlib.aclosing(parts) as parts:  # type: ignore[type-var]
+        async with contextlib.aclosing(parts) as parts:  # type: ignore[type-var]  # a generator, which can be closed
             async for part in parts:
                 if not self.has_started:
                     await self._start(
@@ -227,7 +227,7 @@ class Endpoint(Generic[B]):
 
     async def _answer(self, call: Call) -> None:
         if self.body is None:
-            await self.answer(call, None)  # type: ignore[arg-type]
+            await self.answer(call, None)  # type: ignore[arg-type]  # no body is asked for
             return
         data = await call.read()
         if self.generates:

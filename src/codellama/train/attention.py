@@ -53,7 +53,7 @@ class Documents:
             self._back[group.positions[group.is_real]] = rows[group.is_real]
             laid += rows.numel()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's own, untyped
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention of each document: q [T, H, E], k and v [T, K, E] -> [T, H, E]."""
         n_heads = q.shape[1]
@@ -71,7 +71,7 @@ class Documents:
         return torch.cat(outs).index_select(0, self._order)
 
     def _grouped(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out: Tensor = _Attend.apply(q, k, v, self._groups, self._back)  # type: ignore[no-untyped-call]
+        out: Tensor = _Attend.apply(q, k, v, self._groups, self._back)  # type: ignore[no-untyped-call]  # torch's own, untyped
         return out
 
 

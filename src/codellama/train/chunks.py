@@ -54,7 +54,7 @@ def chunk_table(documents: StoredTexts, row_length: int, cache: Path | None = No
     if cache is not None:
         path = cache / f"chunks-{row_length}-{documents.digest[:16]}.npy"
         if path.exists():
-            return np.load(path)  # type: ignore[no-any-return]
+            return np.load(path)  # type: ignore[no-any-return]  # Any in a library's stubs
     rows: list[tuple[int, int, int, int]] = []
     for i, document in enumerate(documents):
         rows += [(i, *part) for part in cut(document.text, document.line_tokens(), limit)]

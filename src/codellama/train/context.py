@@ -38,7 +38,7 @@ class Context:
 
     def gather(self, keys: Tensor) -> Tensor:
         """[B, heads, L / size, E] of every process -> [B, heads, L, E]; gradients find back."""
-        gathered: Tensor = _Gather.apply(keys, self._group, self.rank, self.size)  # type: ignore[no-untyped-call]
+        gathered: Tensor = _Gather.apply(keys, self._group, self.rank, self.size)  # type: ignore[no-untyped-call]  # torch's own, untyped
         return gathered
 
 

@@ -248,7 +248,7 @@ class Trainer:
             rows = batch[i : i + at_once][self.world.data_rank :: self.world.data]
             with self.place.autocast():
                 loss = self._loss(self.model, self._batch(rows)) / n_learned
-            (loss * self.world.shards).backward()  # type: ignore[no-untyped-call]
+            (loss * self.world.shards).backward()  # type: ignore[no-untyped-call]  # torch's own, untyped
             total += loss.detach()
         return total
 

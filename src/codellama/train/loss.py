@@ -36,7 +36,7 @@ def summed_loss(hidden: Tensor, head: Tensor, labels: Tensor, chunk: int | None 
     size = chunk or CHUNK.get(hidden.device.type, 1024)
     if not torch.is_grad_enabled():
         return _losses(hidden, head, labels, size)
-    return _Fused.apply(hidden, head, labels, size)  # type: ignore[no-untyped-call, no-any-return]
+    return _Fused.apply(hidden, head, labels, size)  # type: ignore[no-untyped-call, no-any-return]  # torch's own, untyped
 
 
 def _losses(hidden: Tensor, head: Tensor, labels: Tensor, chunk: int) -> Tensor:

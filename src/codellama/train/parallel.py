@@ -163,7 +163,7 @@ class Objective(nn.Module):
 
     def forward(self, batch: RowBatch) -> Tensor:
         """The loss of a batch, by the function given."""
-        return self._loss(self.model, batch)  # type: ignore[no-any-return]
+        return self._loss(self.model, batch)  # type: ignore[no-any-return]  # Any in a library's stubs
 
 
 def shard(objective: Objective, world: World, device: torch.device) -> Callable[[], None]:

@@ -49,7 +49,7 @@ def strict(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
         ConfigError: a key is unknown or missing, or a value has the wrong type.
     """
     hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]  # a dataclass, which its type does not say
     values: dict[str, Any] = {}
     for key, value in raw.items():
         if key not in fields:
@@ -78,11 +78,11 @@ def _value(kind: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where}: {value!r} is not a table")
         return {k: _value(args[1], item, f"{where}.{k}") for k, item in value.items()}
     if dataclasses.is_dataclass(kind):
-        if isinstance(value, kind):  # type: ignore[arg-type]
+        if isinstance(value, kind):  # type: ignore[arg-type]  # a dataclass, which its type does not say
             return value
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: {value!r} is not a table")
-        return strict(kind, value, where)  # type: ignore[arg-type]
+        return strict(kind, value, where)  # type: ignore[arg-type]  # a dataclass, which its type does not say
     if kind is float and type(value) is int:
         return float(value)
     if kind is Path and isinstance(value, str):

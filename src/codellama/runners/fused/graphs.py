@@ -53,7 +53,7 @@ class CudaRecorder:
         """See `Recorder`. The runs before the recording compile kernels and choose algorithms."""
         with _ONE_AT_A_TIME:
             if self._stream is None:
-                self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+                self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own, untyped
                 self._pool = torch.cuda.graph_pool_handle()
             before = torch.cuda.current_stream()
             self._stream.wait_stream(before)

@@ -110,12 +110,12 @@ class FusedRunner:
         hidden = self._hidden(tokens, positions, where)
         if not len(rows):  # a chunk of a prompt, and not its last
             return torch.empty(0, self.config.vocab_size, device=self._device)
-        return self._model.lm_head(hidden[rows.long()]).float()  # type: ignore[no-any-return]
+        return self._model.lm_head(hidden[rows.long()]).float()  # type: ignore[no-any-return]  # Any in a library's stubs
 
     def _step(self, tokens: Tensor, positions: Tensor, where: Paged) -> Tensor:
         hidden = self._hidden(tokens, positions, where)
-        return self._model.lm_head(hidden).float()  # type: ignore[no-any-return]
+        return self._model.lm_head(hidden).float()  # type: ignore[no-any-return]  # Any in a library's stubs
 
     def _hidden(self, tokens: Tensor, positions: Tensor, where: Paged) -> Tensor:
         # The model hands metadata and cache on to its blocks without looking into them.
-        return self._model(tokens, positions, where, self._cache)  # type: ignore[no-any-return]
+        return self._model(tokens, positions, where, self._cache)  # type: ignore[no-any-return]  # Any in a library's stubs

@@ -49,7 +49,7 @@ def n_stages(x: Tensor, kept: int, stage: int, most: int = 3) -> int:
     shared = _SHARED_BYTES
     if x.device.type == "cuda":
         # The stubs of this class lack it.
-        shared = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin  # type: ignore[attr-defined]
+        shared = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin  # type: ignore[attr-defined]  # missing in torch's stubs
     return max(1, min(most, (shared - kept) // stage))
 
 
